@@ -1,0 +1,200 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Errors on which callers decide.
+var (
+	ErrNotFound    = errors.New("queue: no such job")
+	ErrFinished    = errors.New("queue: the job has already ended")
+	ErrNotFinished = errors.New("queue: the job has not ended")
+	ErrTooLarge    = errors.New("queue: larger than a message may be")
+	ErrUnavailable = errors.New("queue: the message server cannot be reached")
+	ErrFull        = errors.New("queue: the storage of the message server is full")
+	ErrKeyReused   = errors.New("queue: the idempotency key was used with another request")
+	ErrLeaseLost   = errors.New("queue: the lease was lost to another worker")
+	ErrCanceled    = errors.New("queue: the job was canceled")
+)
+
+const (
+	jobsStream   = "JOBS"
+	eventsStream = "EVENTS"
+	keysBucket   = "idempotency"
+	tasksBucket  = "tasks"
+	workerBucket = "workers"
+	objectBucket = "artifacts"
+
+	// envelope is what a message may carry beside input and result: the job's other fields, headers.
+	envelope = 64 << 10
+)
+
+// Options tune the topology. The zero value is usable.
+type Options struct {
+	Replicas    int           // copies of every stream in a cluster; default 1
+	AckWait     time.Duration // a lease without heartbeat lasts so long; default 10 s
+	MaxAttempts int           // runs a job may begin before it fails for good; default 5
+	Retention   time.Duration // how long the record of a job is kept; default 7 days
+	WorkerTTL   time.Duration // a worker that is silent for so long is gone; default 15 s
+}
+
+func (o Options) withDefaults() Options {
+	if o.Replicas == 0 {
+		o.Replicas = 1
+	}
+	if o.AckWait == 0 {
+		o.AckWait = 10 * time.Second
+	}
+	if o.MaxAttempts == 0 {
+		o.MaxAttempts = 5
+	}
+	if o.Retention == 0 {
+		o.Retention = 7 * 24 * time.Hour
+	}
+	if o.WorkerTTL == 0 {
+		o.WorkerTTL = 15 * time.Second
+	}
+	return o
+}
+
+// Queue is a connection to the streams. Its methods may be called concurrently.
+type Queue struct {
+	opts    Options
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	jobs    jetstream.Stream
+	events  jetstream.Stream
+	keys    jetstream.KeyValue
+	tasks   jetstream.KeyValue
+	workers jetstream.KeyValue
+	objects jetstream.ObjectStore
+}
+
+// Open creates the streams and buckets where they are missing and returns a Queue
+// on them. The caller keeps and closes the connection.
+func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Queue, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	q := &Queue{opts: opts.withDefaults(), nc: nc, js: js}
+	for _, open := range []func(context.Context) error{q.openStreams, q.openBuckets} {
+		if err := open(ctx); err != nil {
+			return nil, fmt.Errorf("queue: open: %w", q.explain(err))
+		}
+	}
+	return q, nil
+}
+
+func (q *Queue) openStreams(ctx context.Context) (err error) {
+	q.jobs, err = q.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:       jobsStream,
+		Subjects:   []string{"jobs.*.*.*.*"},
+		Retention:  jetstream.WorkQueuePolicy,
+		Storage:    jetstream.FileStorage,
+		Duplicates: 2 * time.Minute,
+		Replicas:   q.opts.Replicas,
+		// A headers-only copy of each new message wakes idle workers.
+		RePublish: &jetstream.RePublish{Source: "jobs.*.*.*.*", Destination: "wake.{{wildcard(1)}}", HeadersOnly: true},
+	})
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", jobsStream, err)
+	}
+	q.events, err = q.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:      eventsStream,
+		Subjects:  []string{"events.*"},
+		Retention: jetstream.LimitsPolicy,
+		Storage:   jetstream.FileStorage,
+		MaxAge:    q.opts.Retention,
+		Replicas:  q.opts.Replicas,
+		// Republished after it is stored, so that whoever is woken can read it.
+		RePublish: &jetstream.RePublish{Source: "events.*", Destination: "live.{{wildcard(1)}}", HeadersOnly: true},
+	})
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", eventsStream, err)
+	}
+	return nil
+}
+
+func (q *Queue) openBuckets(ctx context.Context) error {
+	buckets := []struct {
+		to     *jetstream.KeyValue
+		config jetstream.KeyValueConfig
+	}{
+		{&q.keys, jetstream.KeyValueConfig{Bucket: keysBucket, TTL: 24 * time.Hour}},
+		{&q.tasks, jetstream.KeyValueConfig{Bucket: tasksBucket, MaxValueSize: 256 << 10}},
+		{&q.workers, jetstream.KeyValueConfig{Bucket: workerBucket, TTL: q.opts.WorkerTTL, MaxValueSize: 512 << 10}},
+	}
+	for _, b := range buckets {
+		b.config.Storage = jetstream.FileStorage
+		b.config.Replicas = q.opts.Replicas
+		kv, err := q.js.CreateOrUpdateKeyValue(ctx, b.config)
+		if err != nil {
+			return fmt.Errorf("bucket %s: %w", b.config.Bucket, err)
+		}
+		*b.to = kv
+	}
+	objects, err := q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
+		Bucket: objectBucket, Storage: jetstream.FileStorage, Replicas: q.opts.Replicas,
+	})
+	if err != nil {
+		return fmt.Errorf("bucket %s: %w", objectBucket, err)
+	}
+	q.objects = objects
+	return nil
+}
+
+// Ready reports whether the message server can be reached and answers for both streams.
+func (q *Queue) Ready(ctx context.Context) error {
+	if err := q.connected(); err != nil {
+		return err
+	}
+	for _, s := range []jetstream.Stream{q.jobs, q.events} {
+		if _, err := s.Info(ctx); err != nil {
+			return fmt.Errorf("queue: ready: %w", q.explain(err))
+		}
+	}
+	return nil
+}
+
+// MaxInput is how many bytes the input of a job, or the result of one, may have.
+func (q *Queue) MaxInput() int { return (int(q.nc.MaxPayload()) - envelope) / 2 }
+
+// connected fails at once while the connection is down, where nats.go would buffer.
+func (q *Queue) connected() error {
+	if !q.nc.IsConnected() {
+		return ErrUnavailable
+	}
+	return nil
+}
+
+// explain adds to an error of the message server the sentinel that callers branch on.
+func (q *Queue) explain(err error) error {
+	var api *jetstream.APIError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &api) && (api.ErrorCode == insufficientResources || api.ErrorCode == storageExceeded || api.ErrorCode == streamStoreFailed):
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	case errors.Is(err, nats.ErrMaxPayload):
+		return fmt.Errorf("%w: %w", ErrTooLarge, err)
+	case q.connected() != nil, errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrNoResponders),
+		errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrTimeout),
+		errors.Is(err, context.DeadlineExceeded): // the answer did not come in time
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}
+
+// Error codes of nats-server (server/errors.json) that nats.go does not name.
+const (
+	insufficientResources jetstream.ErrorCode = 10023
+	storageExceeded       jetstream.ErrorCode = 10047
+	streamStoreFailed     jetstream.ErrorCode = 10077
+)

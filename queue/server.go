@@ -1,0 +1,176 @@
+package queue
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// ServerConfig describes the embedded message server.
+type ServerConfig struct {
+	Dir    string // where JetStream keeps its files
+	Listen string // host:port for workers in other processes; empty: none can connect
+	// Sync makes an append durable against power loss before it is acknowledged. Without
+	// it files are flushed every two minutes; a killed process loses nothing either way.
+	Sync     bool
+	MaxStore int64 // bytes on disk; 0: what the disk holds
+}
+
+// maxPayload lets a job carry a few megabytes of input; larger media are uploads.
+const maxPayload = 8 << 20
+
+// tokenFile, in the server's directory, lets workers of the same user connect.
+const tokenFile = "nats.token"
+
+// Server is an embedded nats-server with JetStream.
+type Server struct {
+	srv   *server.Server
+	token string
+}
+
+// StartServer starts the embedded server and waits until it is ready.
+func StartServer(c ServerConfig) (*Server, error) {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("queue: embedded server: %w", err)
+	}
+	opts := &server.Options{
+		ServerName:             "helicon",
+		JetStream:              true,
+		StoreDir:               c.Dir,
+		JetStreamMaxStore:      c.MaxStore,
+		SyncAlways:             c.Sync,
+		MaxPayload:             maxPayload,
+		MaxPending:             64 << 20,
+		NoSigs:                 true,
+		NoLog:                  true,
+		DontListen:             true,
+		DisableJetStreamBanner: true,
+	}
+	s := &Server{}
+	if c.Listen != "" {
+		if err := s.listen(opts, c); err != nil {
+			return nil, fmt.Errorf("queue: embedded server: %w", err)
+		}
+	}
+	var err error
+	if s.srv, err = server.NewServer(opts); err != nil {
+		return nil, fmt.Errorf("queue: embedded server: %w", err)
+	}
+	go s.srv.Start()
+	if !s.srv.ReadyForConnections(10 * time.Second) {
+		s.Close()
+		return nil, errors.New("queue: embedded server: not ready within 10 seconds; is its directory in use by another process?")
+	}
+	return s, nil
+}
+
+func (s *Server) listen(opts *server.Options, c ServerConfig) error {
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return err
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return fmt.Errorf("port %q: %w", port, err)
+	}
+	if number == 0 {
+		number = server.RANDOM_PORT
+	}
+	if s.token, err = ensureToken(filepath.Join(c.Dir, tokenFile)); err != nil {
+		return err
+	}
+	opts.DontListen = false
+	opts.Host, opts.Port, opts.Authorization = host, number, s.token
+	return nil
+}
+
+// ensureToken reads the token that workers present, or makes one that only the owner can read.
+func ensureToken(path string) (string, error) {
+	if b, err := os.ReadFile(path); err == nil {
+		return strings.TrimSpace(string(b)), nil
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	secret := make([]byte, 32)
+	rand.Read(secret)
+	token := base64.RawURLEncoding.EncodeToString(secret)
+	return token, os.WriteFile(path, []byte(token+"\n"), 0o600)
+}
+
+// ReadToken returns the token of the embedded server that keeps its files in dir.
+func ReadToken(dir string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(dir, tokenFile))
+	if err != nil {
+		return "", fmt.Errorf("queue: token of the embedded server: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// URL is where workers in other processes connect, without the token; empty if they cannot.
+func (s *Server) URL() string {
+	if s.token == "" {
+		return ""
+	}
+	return s.srv.ClientURL()
+}
+
+// Connect returns an in-process connection.
+func (s *Server) Connect() (*nats.Conn, error) {
+	nc, err := nats.Connect("", append(connection("helicon"), nats.InProcessServer(s.srv), nats.Token(s.token))...)
+	if err != nil {
+		return nil, fmt.Errorf("queue: embedded server: %w", err)
+	}
+	return nc, nil
+}
+
+// Close stops the server and waits for it.
+func (s *Server) Close() {
+	s.srv.Shutdown()
+	s.srv.WaitForShutdown()
+}
+
+// Connect connects to external servers, "nats://host:4222,nats://…". token may be
+// empty. It fails at once if none can be reached; later interruptions are waited out.
+func Connect(urls, token, name string) (*nats.Conn, error) {
+	opts := connection(name)
+	if token != "" {
+		opts = append(opts, nats.Token(token))
+	}
+	nc, err := nats.Connect(urls, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("queue: %s: %w: %w", redact(urls), ErrUnavailable, err)
+	}
+	return nc, nil
+}
+
+func connection(name string) []nats.Option {
+	return []nats.Option{
+		nats.Name(name),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectBufSize(-1), // fail at once while disconnected: an answer, not a wait
+		nats.Timeout(3 * time.Second),
+	}
+}
+
+// redact removes credentials from a list of server URLs.
+func redact(urls string) string {
+	parts := strings.Split(urls, ",")
+	for i, p := range parts {
+		if u, err := url.Parse(strings.TrimSpace(p)); err == nil {
+			parts[i] = u.Redacted()
+		}
+	}
+	return strings.Join(parts, ",")
+}

@@ -1,0 +1,200 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Source hands out queued jobs of some modalities to one worker.
+type Source struct {
+	q         *Queue
+	worker    string
+	consumers map[Priority][]jetstream.Consumer // one a modality
+	wake      chan struct{}
+	subs      []*nats.Subscription
+	turn      int
+}
+
+// sourcePoll is how often an idle worker looks by itself: for jobs that come back,
+// of which no message tells.
+const sourcePoll = time.Second
+
+// needsDelay is how long a job whose needs are not met is put aside.
+const needsDelay = 500 * time.Millisecond
+
+// NewSource prepares to lease jobs of the modalities to the named worker.
+func (q *Queue) NewSource(ctx context.Context, worker string, modalities ...string) (*Source, error) {
+	s := &Source{q: q, worker: worker, consumers: map[Priority][]jetstream.Consumer{}, wake: make(chan struct{}, 1)}
+	for _, modality := range modalities {
+		for _, p := range []Priority{High, Normal, Low} {
+			c, err := q.jobs.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+				Durable:       modality + "-" + string(p),
+				FilterSubject: fmt.Sprintf("jobs.%s.%s.*.*", modality, p),
+				AckPolicy:     jetstream.AckExplicitPolicy,
+				AckWait:       q.opts.AckWait,
+				MaxDeliver:    -1, // attempts are counted in EVENTS, where hand-backs are free
+				MaxAckPending: -1,
+			})
+			if err != nil {
+				s.Close()
+				return nil, fmt.Errorf("queue: consumer %s-%s: %w", modality, p, q.explain(err))
+			}
+			s.consumers[p] = append(s.consumers[p], c)
+		}
+		sub, err := q.nc.Subscribe("wake."+modality, func(*nats.Msg) { poke(s.wake) })
+		if err != nil {
+			s.Close()
+			return nil, fmt.Errorf("queue: source: %w", q.explain(err))
+		}
+		s.subs = append(s.subs, sub)
+	}
+	return s, nil
+}
+
+// Close stops listening. Leases that were handed out stay valid.
+func (s *Source) Close() {
+	for _, sub := range s.subs {
+		sub.Unsubscribe()
+	}
+}
+
+// Next waits for a job that can run now and leases it. Jobs that cannot (their
+// deadline is over, a need failed, their attempts are used up) it ends on the way.
+// It returns the context's cause when ctx ends and ErrUnavailable, after a short
+// wait, while the message server cannot be reached.
+func (s *Source) Next(ctx context.Context) (*Lease, error) {
+	poll := time.NewTicker(sourcePoll)
+	defer poll.Stop()
+	for {
+		lease, found, err := s.try(ctx)
+		if lease != nil || err != nil && !errors.Is(err, ErrUnavailable) {
+			return lease, err
+		}
+		if found {
+			continue
+		}
+		select {
+		case <-s.wake:
+		case <-poll.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// try fetches at most one message. found says that there was one, even if its job
+// turned out not to be runnable.
+func (s *Source) try(ctx context.Context) (lease *Lease, found bool, err error) {
+	if err := s.q.connected(); err != nil {
+		return nil, false, err
+	}
+	for _, p := range order(s.turn) {
+		for i := range s.consumers[p] {
+			c := s.consumers[p][(i+s.turn)%len(s.consumers[p])]
+			msg, err := fetch(c)
+			if err != nil {
+				return nil, false, s.q.explain(err)
+			}
+			if msg == nil {
+				continue
+			}
+			s.turn++
+			lease, err := s.take(ctx, msg)
+			return lease, true, err
+		}
+	}
+	return nil, false, nil
+}
+
+// order is the sequence in which a worker looks at the priorities on its turn:
+// the lower ones come first on every fourth and eighth.
+func order(turn int) [3]Priority {
+	switch {
+	case turn%8 == 7:
+		return [3]Priority{Low, High, Normal}
+	case turn%4 == 3:
+		return [3]Priority{Normal, High, Low}
+	}
+	return [3]Priority{High, Normal, Low}
+}
+
+func fetch(c jetstream.Consumer) (jetstream.Msg, error) {
+	batch, err := c.FetchNoWait(1)
+	if err != nil {
+		return nil, fmt.Errorf("queue: fetch: %w", err)
+	}
+	for msg := range batch.Messages() {
+		return msg, nil
+	}
+	if err := batch.Error(); err != nil {
+		return nil, fmt.Errorf("queue: fetch: %w", err)
+	}
+	return nil, nil
+}
+
+// take decides what becomes of a fetched job: leased, ended, put aside, or nothing
+// because it has ended already.
+func (s *Source) take(ctx context.Context, msg jetstream.Msg) (*Lease, error) {
+	l := &Lease{q: s.q, msg: msg, worker: s.worker}
+	id := msg.Subject()[strings.LastIndexByte(msg.Subject(), '.')+1:]
+	last, err := s.q.lastEvent(ctx, id)
+	switch {
+	case err != nil:
+		return nil, err
+	case last == nil:
+		if l.Job, err = decodeJob(msg.Data()); err != nil {
+			l.Job = &Job{ID: id, Tenant: DefaultTenant, Task: "text.unknown", Priority: Normal, Created: time.Now().UTC()}
+			return nil, l.Fail(ctx, Problemf("unreadable_job", "The stored job cannot be read: %v.", err))
+		}
+	case last.Terminal():
+		return nil, l.ack(ctx)
+	default:
+		l.last = last.Seq
+		if l.Job, err = s.q.jobAt(ctx, last); err != nil {
+			return nil, err
+		}
+	}
+	if l.Job.State == Running {
+		l.fault("the worker stopped without handing the job back")
+	}
+	if l.Job.Deadline != nil && time.Now().After(*l.Job.Deadline) {
+		return nil, l.Fail(ctx, deadlineProblem)
+	}
+	if l.Job.Attempts >= s.q.opts.MaxAttempts {
+		return nil, l.Fail(ctx, l.exhausted())
+	}
+	return s.checkNeeds(ctx, l)
+}
+
+// checkNeeds returns the lease if every needed job has succeeded.
+func (s *Source) checkNeeds(ctx context.Context, l *Lease) (*Lease, error) {
+	for _, id := range l.Job.Needs {
+		need, err := s.q.Job(ctx, id)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return nil, l.Fail(ctx, Problemf("need_missing", "The job needs %s, which does not exist.", id))
+		case err != nil:
+			return nil, err
+		case need.State == Succeeded:
+			l.Needs = append(l.Needs, need)
+		case need.State.Terminal():
+			return nil, l.Fail(ctx, Problemf("need_failed", "The job needs %s, which %s.", id, ended[need.State]))
+		default:
+			return nil, l.msg.NakWithDelay(needsDelay)
+		}
+	}
+	return l, nil
+}
+
+var ended = map[State]string{Failed: "failed", Canceled: "was canceled"}
+
+var deadlineProblem = &Problem{Code: "deadline_exceeded", Detail: "The job's deadline passed before it ended."}
