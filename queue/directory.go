@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -106,16 +107,20 @@ func put(ctx context.Context, kv jetstream.KeyValue, name string, value any) err
 	return err
 }
 
-func list[T any](ctx context.Context, q *Queue, kv jetstream.KeyValue, less func(a, b T) bool) ([]T, error) {
+// list reads all values of a bucket. It asks the bucket's stream for its subjects:
+// KeyValue.Keys waits for ever for a key that expires while it listens.
+func list[T any](ctx context.Context, q *Queue, kv bucket, less func(a, b T) bool) ([]T, error) {
 	if err := q.connected(); err != nil {
 		return nil, err
 	}
-	keys, err := kv.Keys(ctx)
-	if err != nil && !errors.Is(err, jetstream.ErrNoKeysFound) {
+	prefix := "$KV." + kv.Bucket() + "."
+	info, err := kv.stream.Info(ctx, jetstream.WithSubjectFilter(prefix+">"))
+	if err != nil {
 		return nil, fmt.Errorf("queue: list %s: %w", kv.Bucket(), q.explain(err))
 	}
-	values := make([]T, 0, len(keys))
-	for _, k := range keys {
+	values := make([]T, 0, len(info.State.Subjects))
+	for subject := range info.State.Subjects {
+		k := strings.TrimPrefix(subject, prefix)
 		entry, err := kv.Get(ctx, k)
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
 			continue // gone since the keys were listed

@@ -70,10 +70,16 @@ type Queue struct {
 	js      jetstream.JetStream
 	jobs    jetstream.Stream
 	events  jetstream.Stream
-	keys    jetstream.KeyValue
-	tasks   jetstream.KeyValue
-	workers jetstream.KeyValue
+	keys    bucket
+	tasks   bucket
+	workers bucket
 	objects jetstream.ObjectStore
+}
+
+// bucket is a key-value bucket and the stream that it is made of.
+type bucket struct {
+	jetstream.KeyValue
+	stream jetstream.Stream
 }
 
 // Open creates the streams and buckets where they are missing and returns a Queue
@@ -124,7 +130,7 @@ func (q *Queue) openStreams(ctx context.Context) (err error) {
 
 func (q *Queue) openBuckets(ctx context.Context) error {
 	buckets := []struct {
-		to     *jetstream.KeyValue
+		to     *bucket
 		config jetstream.KeyValueConfig
 	}{
 		{&q.keys, jetstream.KeyValueConfig{Bucket: keysBucket, TTL: 24 * time.Hour}},
@@ -138,7 +144,11 @@ func (q *Queue) openBuckets(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("bucket %s: %w", b.config.Bucket, err)
 		}
-		*b.to = kv
+		stream, err := q.js.Stream(ctx, "KV_"+b.config.Bucket)
+		if err != nil {
+			return fmt.Errorf("bucket %s: %w", b.config.Bucket, err)
+		}
+		*b.to = bucket{kv, stream}
 	}
 	objects, err := q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
 		Bucket: objectBucket, Storage: jetstream.FileStorage, Replicas: q.opts.Replicas,

@@ -180,6 +180,14 @@ func TestSubmitOnce(t *testing.T) {
 	if _, replayed, err := q.SubmitOnce(t.Context(), "key", "print", time.Nanosecond, &Job{Task: "text.complete"}); err != nil || replayed {
 		t.Errorf("after the window: replayed %v, err %v", replayed, err)
 	}
+	taken, replayed, err := q.SubmitOnce(t.Context(), "key", "print", 0, &Job{Task: "text.complete"})
+	if err != nil || replayed {
+		t.Errorf("without a window: replayed %v, %v", replayed, err)
+	}
+	held, replayed, err := q.SubmitOnce(t.Context(), "key", "print", time.Hour, &Job{Task: "text.complete"})
+	if err != nil || !replayed || held.ID != taken.ID {
+		t.Errorf("after the key was taken over: %v, replayed %v, %v", held, replayed, err)
+	}
 	if _, replayed, err := q.SubmitOnce(t.Context(), "key", "print", time.Hour, &Job{Task: "text.complete", Tenant: "other"}); err != nil || replayed {
 		t.Errorf("another tenant's key: replayed %v, err %v", replayed, err)
 	}

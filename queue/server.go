@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 )
@@ -33,9 +35,15 @@ const maxPayload = 8 << 20
 // tokenFile, in the server's directory, lets workers of the same user connect.
 const tokenFile = "nats.token"
 
+const lockFile = "helicon.lock"
+
+// ErrInUse says that another process runs an embedded server in the directory.
+var ErrInUse = errors.New("the directory is locked")
+
 // Server is an embedded nats-server with JetStream.
 type Server struct {
 	srv   *server.Server
+	lock  *flock.Flock
 	token string
 }
 
@@ -44,6 +52,19 @@ func StartServer(c ServerConfig) (*Server, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("queue: embedded server: %w", err)
 	}
+	s := &Server{lock: flock.New(filepath.Join(c.Dir, lockFile))}
+	// JetStream does not guard its files itself: two servers would destroy them.
+	if free, err := s.lock.TryLock(); err != nil || !free {
+		return nil, fmt.Errorf("queue: embedded server: %s is in use by another process: %w", c.Dir, cmp.Or(err, ErrInUse))
+	}
+	if err := s.start(c); err != nil {
+		s.lock.Unlock()
+		return nil, fmt.Errorf("queue: embedded server: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Server) start(c ServerConfig) error {
 	opts := &server.Options{
 		ServerName:             "helicon",
 		JetStream:              true,
@@ -57,22 +78,22 @@ func StartServer(c ServerConfig) (*Server, error) {
 		DontListen:             true,
 		DisableJetStreamBanner: true,
 	}
-	s := &Server{}
 	if c.Listen != "" {
 		if err := s.listen(opts, c); err != nil {
-			return nil, fmt.Errorf("queue: embedded server: %w", err)
+			return err
 		}
 	}
 	var err error
 	if s.srv, err = server.NewServer(opts); err != nil {
-		return nil, fmt.Errorf("queue: embedded server: %w", err)
+		return err
 	}
 	go s.srv.Start()
 	if !s.srv.ReadyForConnections(10 * time.Second) {
-		s.Close()
-		return nil, errors.New("queue: embedded server: not ready within 10 seconds; is its directory in use by another process?")
+		s.srv.Shutdown()
+		s.srv.WaitForShutdown()
+		return errors.New("not ready within 10 seconds")
 	}
-	return s, nil
+	return nil
 }
 
 func (s *Server) listen(opts *server.Options, c ServerConfig) error {
@@ -80,6 +101,12 @@ func (s *Server) listen(opts *server.Options, c ServerConfig) error {
 	if err != nil {
 		return err
 	}
+	// nats-server only logs that its port is taken: find out first.
+	probe, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return err
+	}
+	probe.Close()
 	number, err := strconv.Atoi(port)
 	if err != nil {
 		return fmt.Errorf("port %q: %w", port, err)
@@ -138,16 +165,20 @@ func (s *Server) Connect() (*nats.Conn, error) {
 func (s *Server) Close() {
 	s.srv.Shutdown()
 	s.srv.WaitForShutdown()
+	s.lock.Unlock()
 }
 
 // Connect connects to external servers, "nats://host:4222,nats://…". token may be
-// empty. It fails at once if none can be reached; later interruptions are waited out.
+// empty. It fails at once, with ErrUnavailable, if none can be reached; later interruptions are waited out.
 func Connect(urls, token, name string) (*nats.Conn, error) {
 	opts := connection(name)
 	if token != "" {
 		opts = append(opts, nats.Token(token))
 	}
 	nc, err := nats.Connect(urls, opts...)
+	if errors.Is(err, nats.ErrAuthorization) {
+		return nil, fmt.Errorf("queue: %s refuses the token: %w", redact(urls), err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("queue: %s: %w: %w", redact(urls), ErrUnavailable, err)
 	}

@@ -116,3 +116,18 @@ func TestFullStorage(t *testing.T) {
 		t.Errorf("the full server does not answer: %v", err)
 	}
 }
+
+func TestDirectoryIsLocked(t *testing.T) {
+	t.Parallel()
+	c := ServerConfig{Dir: t.TempDir()}
+	_, stop := openAt(t, c, Options{})
+	if _, err := StartServer(c); !errors.Is(err, ErrInUse) {
+		t.Errorf("second server in one directory: %v, want ErrInUse", err)
+	}
+	stop()
+	again, err := StartServer(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}

@@ -109,6 +109,9 @@ func (s *Source) try(ctx context.Context) (lease *Lease, found bool, err error) 
 			}
 			s.turn++
 			lease, err := s.take(ctx, msg)
+			if errors.Is(err, ErrCanceled) || errors.Is(err, ErrLeaseLost) {
+				err = nil // another was faster to decide about the job
+			}
 			return lease, true, err
 		}
 	}

@@ -60,11 +60,9 @@ func (q *Queue) publish(ctx context.Context, job *Job) error {
 	if _, err := q.js.Publish(ctx, subject, body, jetstream.WithMsgID(job.ID)); err != nil {
 		return fmt.Errorf("queue: submit: %w", q.explain(err))
 	}
-	_, err = q.append(ctx, &Event{Type: EventQueued, JobID: job.ID, Job: job}, 0)
-	if err != nil && !errors.Is(err, errConflict) {
-		// The job is accepted all the same; its first stored event will be started.
-		return nil
-	}
+	// An error changes nothing: the job is accepted, and its first stored event will be
+	// started, which may even have come first.
+	_, _ = q.append(ctx, &Event{Type: EventQueued, JobID: job.ID, Job: job}, 0)
 	return nil
 }
 
@@ -78,7 +76,8 @@ type key struct {
 // SubmitOnce submits a job unless one was already submitted with the same key by
 // the same tenant within window (at most 24 h), and returns the job that holds the
 // key and whether it is the earlier one. fingerprint identifies the content of the
-// request: ErrKeyReused if the key was used with another.
+// request: ErrKeyReused if the key was used with another. A window of 0 always
+// submits, and takes the key over from whichever job holds it.
 func (q *Queue) SubmitOnce(ctx context.Context, idempotencyKey, fingerprint string, window time.Duration, job *Job) (*Job, bool, error) {
 	if err := q.prepare(job); err != nil {
 		return nil, false, err
@@ -132,7 +131,7 @@ func (q *Queue) claim(ctx context.Context, name string, k key, window time.Durat
 		if err := json.Unmarshal(entry.Value(), &held); err != nil {
 			return key{}, err
 		}
-		if k.Created.Sub(held.Created) < window {
+		if window > 0 && k.Created.Sub(held.Created) < window {
 			return held, nil
 		}
 		if _, err := q.keys.Update(ctx, name, value, entry.Revision()); err == nil {

@@ -1,0 +1,343 @@
+package lm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+
+	"helicon/models/tensor"
+	"helicon/models/weights"
+)
+
+// same stops at the first logit that differs in its bits.
+func same(t *testing.T, what string, got, want []float32) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d values, want %d", what, len(got), len(want))
+	}
+	for i, w := range want {
+		if math.Float32bits(got[i]) != math.Float32bits(w) {
+			t.Fatalf("%s: logit %d is %v, want %v, bit for bit", what, i, got[i], w)
+		}
+	}
+}
+
+// variants are the small models that equivalences are tested on.
+func variants(t *testing.T) map[string]fs.FS {
+	llama := randomLlama(smallLlama)
+	mistral := randomLlama(smallLlama)
+	mistral.config["architectures"] = []string{"MistralForCausalLM"}
+	mistral.config["sliding_window"] = 5
+	return map[string]fs.FS{
+		"llama BF16":  llama.fsys(t, tensor.BF16),
+		"llama F32":   llama.fsys(t, tensor.F32),
+		"mistral F16": mistral.fsys(t, tensor.F16),
+	}
+}
+
+// TestEquivalence checks, bit for bit, that a sequence has the same logits however
+// it is cut into calls, with one thread or two, in a fresh or a used state.
+func TestEquivalence(t *testing.T) {
+	t.Parallel()
+	for name, fsys := range variants(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ids := someTokens(chunkTokens+40, smallLlama.vocab)
+			one, two := load(t, fsys, 1), load(t, fsys, 2)
+			s := newState(t, one, len(ids))
+			var all []float32
+			err := one.Observe(t.Context(), s, ids, Observer{Logits: func(position int, logits []float32) {
+				if position != len(all)/smallLlama.vocab {
+					t.Errorf("logits of position %d after %d", position, len(all)/smallLlama.vocab)
+				}
+				all = append(all, logits...)
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := func(n int) []float32 { return all[(n-1)*smallLlama.vocab:][:smallLlama.vocab] }
+
+			parallel := newState(t, two, len(ids))
+			same(t, "two threads", forward(t, two, parallel, ids), at(len(ids)))
+			cached := newState(t, one, len(ids))
+			for i := range ids {
+				same(t, fmt.Sprintf("token %d alone", i), forward(t, one, cached, ids[i:i+1]), at(i+1))
+			}
+			cached.Truncate(7)
+			same(t, "after Truncate", forward(t, one, cached, ids[7:50]), at(50))
+			same(t, "in pieces", forward(t, one, cached, ids[50:]), at(len(ids)))
+		})
+	}
+}
+
+// TestTypesAgree checks that weights which BF16 holds exactly give the same logits
+// from either type.
+func TestTypesAgree(t *testing.T) {
+	t.Parallel()
+	b := randomLlama(smallLlama)
+	ids := someTokens(20, smallLlama.vocab)
+	run := func(d tensor.DType) []float32 {
+		m := load(t, b.fsys(t, d), 1)
+		return forward(t, m, newState(t, m, 20), ids)
+	}
+	same(t, "BF16 against F32", run(tensor.BF16), run(tensor.F32))
+}
+
+// TestConcurrentGenerations runs two texts at once on one model and one pool.
+func TestConcurrentGenerations(t *testing.T) {
+	t.Parallel()
+	m := load(t, randomLlama(smallLlama).fsys(t, tensor.BF16), 2)
+	generate := func(first int) []int {
+		s, err := m.NewState(60)
+		if err != nil {
+			t.Error(err)
+			return nil
+		}
+		ids := []int{first}
+		for len(ids) < 50 {
+			logits, err := m.Forward(t.Context(), s, ids[len(ids)-1:])
+			if err != nil {
+				t.Error(err)
+				return nil
+			}
+			ids = append(ids, argmax(logits))
+		}
+		return ids
+	}
+	want := [][]int{generate(1), generate(2), generate(3)}
+	var group sync.WaitGroup
+	for i := range want {
+		group.Go(func() {
+			if got := generate(i + 1); !slices.Equal(got, want[i]) {
+				t.Errorf("text %d beside others is %v, alone %v", i, got, want[i])
+			}
+		})
+	}
+	group.Wait()
+}
+
+func TestDecodeAllocatesNothing(t *testing.T) {
+	m := load(t, randomLlama(smallLlama).fsys(t, tensor.BF16), 2)
+	s := newState(t, m, 200)
+	ctx, token := t.Context(), []int{3}
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := m.Forward(ctx, s, token); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("a token allocates %v times", n)
+	}
+}
+
+func TestForwardErrors(t *testing.T) {
+	t.Parallel()
+	m := load(t, randomLlama(smallLlama).fsys(t, tensor.BF16), 1)
+	other := load(t, randomLlama(smallLlama).fsys(t, tensor.BF16), 1)
+	s := newState(t, m, 10)
+	want := slices.Clone(forward(t, m, s, []int{1, 2, 3}))
+	for _, tt := range []struct {
+		name  string
+		state *State
+		ids   []int
+		want  error
+	}{
+		{"no tokens", s, nil, ErrToken},
+		{"negative token", s, []int{1, -1}, ErrToken},
+		{"token beyond the vocabulary", s, []int{smallLlama.vocab}, ErrToken},
+		{"too many tokens", s, make([]int, 8), ErrFull},
+		{"state of another model", newState(t, other, 10), []int{1}, nil},
+	} {
+		if _, err := m.Forward(t.Context(), tt.state, tt.ids); err == nil || tt.want != nil && !errors.Is(err, tt.want) {
+			t.Errorf("%s: error %v, want %v", tt.name, err, tt.want)
+		}
+	}
+	if s.Len() != 3 {
+		t.Fatalf("length %d after errors, want 3", s.Len())
+	}
+	s.Truncate(2)
+	same(t, "after errors", forward(t, m, s, []int{3}), want)
+	for _, n := range []int{0, -1, maxContext + 1} {
+		if _, err := m.NewState(n); !errors.Is(err, ErrFull) {
+			t.Errorf("state for %d tokens: %v, want ErrFull", n, err)
+		}
+	}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("Truncate beyond the length does not panic")
+			}
+		}()
+		s.Truncate(4)
+	}()
+}
+
+func TestForwardStopsWithItsContext(t *testing.T) {
+	t.Parallel()
+	m := load(t, randomLlama(smallLlama).fsys(t, tensor.BF16), 1)
+	s := newState(t, m, 2*chunkTokens)
+	ids := someTokens(2*chunkTokens, smallLlama.vocab)
+	reason := errors.New("not wanted any more")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	layers := 0
+	err := m.Observe(ctx, s, ids, Observer{Hidden: func(layer, position int, _ []float32) {
+		if layers++; layer == 1 && position == 0 {
+			cancel(reason)
+		}
+	}})
+	if !errors.Is(err, reason) || layers != smallLlama.layers+1 || s.Len() != 0 {
+		t.Errorf("error %v after %d states and %d tokens, want %v after those of one chunk and 0", err, layers, s.Len(), reason)
+	}
+	if len(forward(t, m, s, ids)) != smallLlama.vocab || s.Len() != len(ids) {
+		t.Error("the state is of no use after a cancellation")
+	}
+}
+
+func TestEstimate(t *testing.T) {
+	t.Parallel()
+	for name, fsys := range variants(t) {
+		m := load(t, fsys, 1)
+		for _, tokens := range []int{1, 50, 1000} {
+			f, err := Estimate(fsys, tokens)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := newState(t, m, tokens)
+			var floats int
+			for _, x := range [][]float32{s.x, s.h, s.q, s.k, s.v, s.gate, s.up, s.cos, s.sin, s.logits} {
+				floats += len(x)
+			}
+			if want := s.cache.Bytes() + 4*int64(floats) + 8*int64(len(s.ids)); f.State != want || s.Bytes() != want {
+				t.Errorf("%s: a state for %d tokens is estimated at %d, said to be %d, is %d bytes", name, tokens, f.State, s.Bytes(), want)
+			}
+			if f.Weights != m.Bytes() {
+				t.Errorf("%s: weights estimated at %d, are %d bytes", name, f.Weights, m.Bytes())
+			}
+		}
+	}
+	huge := randomLlama(smallLlama)
+	huge.config["num_hidden_layers"], huge.config["head_dim"] = maxLayers, 1<<16
+	if _, err := Estimate(huge.fsys(t, tensor.F32), maxContext); !errors.Is(err, ErrFull) {
+		t.Errorf("an absurd state: %v, want ErrFull", err)
+	}
+}
+
+func TestConfigs(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		key   string
+		value any // nil removes the key
+		want  error
+		text  string
+	}{
+		{"unknown architecture", "architectures", []string{"NoSuchLM"}, ErrUnsupported, "GPT2LMHeadModel, LlamaForCausalLM"},
+		{"other head", "architectures", []string{"LlamaForSequenceClassification"}, ErrUnsupported, "LlamaForSequenceClassification"},
+		{"by model type", "architectures", nil, nil, ""},
+		{"no layers", "num_hidden_layers", nil, ErrConfig, "number of layers is missing"},
+		{"negative layers", "num_hidden_layers", -1, ErrConfig, "-1"},
+		{"absurd vocabulary", "vocab_size", 1 << 40, ErrConfig, "vocabulary"},
+		{"fractional size", "hidden_size", 48.5, ErrConfig, "48.5"},
+		{"heads do not divide", "num_key_value_heads", 4, ErrConfig, "6 heads"},
+		{"odd head", "head_dim", 9, ErrConfig, "9 rotated components"},
+		{"unknown activation", "hidden_act", "maxout", ErrConfig, "maxout"},
+		{"negative eps", "rms_norm_eps", -1e-6, ErrConfig, "epsilon"},
+		{"theta", "rope_theta", 0.5, ErrConfig, "rope_theta"},
+		{"unknown rope", "rope_scaling", map[string]any{"type": "longrope", "factor": 2}, ErrConfig, "longrope"},
+		{"rope factor", "rope_scaling", map[string]any{"rope_type": "linear", "factor": 0}, ErrConfig, "factor"},
+		{"newer rope", "rope_parameters", map[string]any{"rope_type": "default", "rope_theta": 5000}, nil, ""},
+		{"context", "max_position_embeddings", 0, ErrConfig, "context"},
+		{"another vocabulary", "vocab_size", 96, weights.ErrShape, "embed_tokens.weight"},
+		{"another layer", "num_hidden_layers", 3, weights.ErrMissing, "model.layers.2."},
+		{"untied without a head", "tie_word_embeddings", false, weights.ErrMissing, "lm_head.weight"},
+		{"biases that are not there", "attention_bias", true, weights.ErrMissing, "q_proj.bias"},
+		{"end of text", "eos_token_id", "</s>", ErrConfig, "config.json"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			b := randomLlama(smallLlama)
+			if tt.value == nil {
+				delete(b.config, tt.key)
+			} else {
+				b.config[tt.key] = tt.value
+			}
+			m, err := Load(b.fsys(t, tensor.BF16), Options{})
+			if !errors.Is(err, tt.want) || err != nil && !strings.Contains(err.Error(), tt.text) {
+				t.Fatalf("error %v, want %v with %q", err, tt.want, tt.text)
+			}
+			if err == nil {
+				s := newState(t, m, 4)
+				forward(t, m, s, []int{1, 2})
+			}
+		})
+	}
+}
+
+func TestConfigIsRead(t *testing.T) {
+	t.Parallel()
+	fsys := randomLlama(smallLlama).fsys(t, tensor.BF16)
+	c := load(t, fsys, 1).Config()
+	if c.Architecture != "LlamaForCausalLM" || c.Vocab != smallLlama.vocab || c.Context != smallLlama.context || c.Layers != smallLlama.layers ||
+		!slices.Equal(c.EOS, []int{1, 2}) || !slices.Equal(c.BOS, []int{0}) {
+		t.Errorf("config %+v", c)
+	}
+	fsys["generation_config.json"] = &fstest.MapFile{Data: []byte(`{"eos_token_id": 9}`)}
+	if c = load(t, fsys, 1).Config(); !slices.Equal(c.EOS, []int{9}) || !slices.Equal(c.BOS, []int{0}) {
+		t.Errorf("ends of text %v, beginnings %v; want [9], [0]", c.EOS, c.BOS)
+	}
+}
+
+func TestWindows(t *testing.T) {
+	t.Parallel()
+	base := `{"vocab_size":9,"max_position_embeddings":9,"hidden_size":8,"num_hidden_layers":3,"num_attention_heads":2,"intermediate_size":4`
+	for _, tt := range []struct {
+		name   string
+		config func([]byte) (Config, error)
+		json   string
+		want   []int
+	}{
+		{"mistral default", mistralConfig, `}`, []int{4096, 4096, 4096}},
+		{"mistral null", mistralConfig, `,"sliding_window":null}`, []int{0, 0, 0}},
+		{"mistral", mistralConfig, `,"sliding_window":8}`, []int{8, 8, 8}},
+		{"qwen2 off", qwen2Config, `,"sliding_window":8,"use_sliding_window":false,"max_window_layers":1}`, []int{0, 0, 0}},
+		{"qwen2 on", qwen2Config, `,"sliding_window":8,"use_sliding_window":true,"max_window_layers":1}`, []int{0, 8, 8}},
+		{"llama has none", llamaConfig, `,"sliding_window":8}`, []int{0, 0, 0}},
+	} {
+		c, err := tt.config([]byte(base + tt.json))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := []int{c.windowOf(0), c.windowOf(1), c.windowOf(2)}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: windows %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// FuzzConfig checks that whatever config.json says, it is refused or can be reckoned with.
+func FuzzConfig(f *testing.F) {
+	fsys := randomLlama(smallLlama).fsys(f, tensor.BF16)
+	f.Add(fsys["config.json"].Data)
+	f.Add([]byte(`{"architectures":["GPT2LMHeadModel"],"vocab_size":9,"n_positions":9,"n_embd":8,"n_layer":1,"n_head":2}`))
+	f.Add([]byte(`{"model_type":"qwen2","vocab_size":9,"max_position_embeddings":9,"hidden_size":8,"num_hidden_layers":1,` +
+		`"num_attention_heads":2,"intermediate_size":3,"rope_scaling":{"type":"yarn","factor":4},"use_sliding_window":true}`))
+	f.Fuzz(func(t *testing.T, config []byte) {
+		folder := fstest.MapFS{"config.json": {Data: config}, "model.safetensors": fsys["model.safetensors"]}
+		footprint, err := Estimate(folder, 8)
+		if err == nil && footprint.State <= 0 {
+			t.Errorf("a state of %d bytes", footprint.State)
+		}
+		if err != nil && !errors.Is(err, ErrConfig) && !errors.Is(err, ErrUnsupported) && !errors.Is(err, ErrFull) {
+			t.Errorf("error %v is none of ours", err)
+		}
+		if m, err := Load(folder, Options{}); err == nil {
+			forward(t, m, newState(t, m, 8), []int{0})
+		}
+	})
+}

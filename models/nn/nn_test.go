@@ -1,0 +1,181 @@
+package nn
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"helicon/models/tensor"
+	"helicon/models/weights"
+)
+
+// store has, in F16, the weight [[1 2 3] [4 5 6]] and the bias [7 8] under "layer".
+func store(t *testing.T) *weights.Store {
+	t.Helper()
+	header := `{"layer.weight":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},` +
+		`"layer.bias":{"dtype":"F16","shape":[2],"data_offsets":[12,16]}}`
+	data := append([]byte{byte(len(header)), 0, 0, 0, 0, 0, 0, 0}, header...)
+	for _, half := range []uint16{0x3c00, 0x4000, 0x4200, 0x4400, 0x4500, 0x4600, 0x4700, 0x4800} {
+		data = append(data, byte(half), byte(half>>8))
+	}
+	s, err := weights.OpenFile(fstest.MapFS{"w.safetensors": {Data: data}}, "w.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Sub("layer")
+}
+
+func TestLinear(t *testing.T) {
+	t.Parallel()
+	e := tensor.NewExec(nil)
+	l, err := LoadLinear(store(t), 2, 3, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y := make([]float32, 4)
+	l.Forward(e, y, []float32{1, 0, -1, 0, 10, 0})
+	if want := []float32{5, 6, 27, 58}; !slices.Equal(y, want) {
+		t.Errorf("linear: %v, want %v", y, want)
+	}
+	l.Slice(1, 2).Forward(e, y[:1], []float32{1, 0, 0})
+	if y[0] != 12 {
+		t.Errorf("slice: %v, want 12", y[0])
+	}
+	if l.Bytes() != 12+8 {
+		t.Errorf("%d bytes, want 20", l.Bytes())
+	}
+	turned, err := LoadConv1D(store(t), 3, 2, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	turned.Forward(e, y[:3], []float32{1, 100})
+	if want := []float32{401, 502, 603}; !slices.Equal(y[:3], want) {
+		t.Errorf("conv1d: %v, want %v", y[:3], want)
+	}
+	if _, err := LoadLinear(store(t), 3, 2, false); err == nil || !strings.Contains(err.Error(), `"layer.weight": shape [2 3], want [3 2]`) {
+		t.Errorf("wrong shape: %v", err)
+	}
+	if _, err := LoadConv1D(store(t), 3, 2, true); err == nil || !strings.Contains(err.Error(), `"layer.bias"`) {
+		t.Errorf("wrong bias: %v", err)
+	}
+}
+
+func TestEmbedding(t *testing.T) {
+	t.Parallel()
+	m, err := LoadEmbedding(store(t), 2, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y := make([]float32, 6)
+	m.Forward(y, []int{1, 0})
+	if want := []float32{4, 5, 6, 1, 2, 3}; !slices.Equal(y, want) {
+		t.Errorf("rows %v, want %v", y, want)
+	}
+}
+
+func TestKVCache(t *testing.T) {
+	t.Parallel()
+	c := NewKVCache(2, 2, 4, 1)
+	c.Put(1, 1, []float32{1, 2, 3, 4}, []float32{5, 6, 7, 8})
+	c.Put(1, 3, []float32{9, 10}, []float32{11, 12})
+	k, v := c.Layer(1)
+	if want := []float32{0, 1, 3, 9, 0, 2, 4, 10}; !slices.Equal(k, want) {
+		t.Errorf("keys %v, want %v", k, want)
+	}
+	if want := []float32{0, 5, 7, 11, 0, 6, 8, 12}; !slices.Equal(v, want) {
+		t.Errorf("values %v, want %v", v, want)
+	}
+	if k, _ := c.Layer(0); !slices.Equal(k, make([]float32, 8)) {
+		t.Errorf("keys of the other layer %v", k)
+	}
+	if c.Capacity() != 4 || c.Bytes() != 4*32 {
+		t.Errorf("capacity %d of %d bytes, want 4 of 128", c.Capacity(), c.Bytes())
+	}
+}
+
+// TestRopeFrequencies checks what the formulas of the scalings say at their ends;
+// the values between are compared with the reference by the goldens of package lm.
+func TestRopeFrequencies(t *testing.T) {
+	t.Parallel()
+	const dim, theta = 64, 10000.0
+	plain := func(i int) float64 { return math.Pow(theta, -float64(2*i)/dim) }
+	last := dim/2 - 1
+	for _, tt := range []struct {
+		name, scaling string
+		first, last   float64
+	}{
+		{"none", `null`, plain(0), plain(last)},
+		{"default", `{"type":"default"}`, plain(0), plain(last)},
+		{"linear", `{"type":"linear","factor":4}`, plain(0) / 4, plain(last) / 4},
+		{"llama3", `{"rope_type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":1024}`, plain(0), plain(last) / 8},
+		{"yarn", `{"rope_type":"yarn","factor":8}`, plain(0), plain(last) / 8},
+	} {
+		var s *RopeScaling
+		if err := json.Unmarshal([]byte(tt.scaling), &s); err != nil {
+			t.Fatal(err)
+		}
+		r, err := NewRope(RopeConfig{Dim: dim, Theta: theta, Context: 2048, Scaling: s})
+		if err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		if r.Half() != dim/2 {
+			t.Fatalf("%s: %d pairs", tt.name, r.Half())
+		}
+		for i, want := range map[int]float64{0: tt.first, last: tt.last} {
+			if got := float64(r.frequency[i]); math.Abs(got-want) > 1e-6*want {
+				t.Errorf("%s: frequency %d is %v, want %v", tt.name, i, got, want)
+			}
+		}
+	}
+}
+
+func TestRopeAngles(t *testing.T) {
+	t.Parallel()
+	r, err := NewRope(RopeConfig{Dim: 4, Theta: 100, Context: 8, Scaling: &RopeScaling{Type: "dynamic", Factor: 2}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(length int, second float64) {
+		t.Helper()
+		cos, sin := make([]float32, 4), make([]float32, 4)
+		r.Angles(cos, sin, 6, length)
+		for i, angle := range []float64{6, 6 * second, 7, 7 * second} {
+			if math.Abs(float64(cos[i])-math.Cos(angle)) > 1e-6 || math.Abs(float64(sin[i])-math.Sin(angle)) > 1e-6 {
+				t.Errorf("length %d: angle %d has cosine %v and sine %v, want those of %v", length, i, cos[i], sin[i], angle)
+			}
+		}
+	}
+	check(8, 0.1)
+	base := 100 * math.Pow(2*16.0/8-1, 2) // twice the context: (2·16/8 - 1)^(4/2)
+	check(16, 1/math.Sqrt(base))
+}
+
+func TestRopeErrors(t *testing.T) {
+	t.Parallel()
+	good := RopeConfig{Dim: 4, Theta: 10000, Context: 8}
+	for _, tt := range []struct {
+		name   string
+		change func(*RopeConfig)
+		want   string
+	}{
+		{"odd dimension", func(c *RopeConfig) { c.Dim = 3 }, "even"},
+		{"no dimension", func(c *RopeConfig) { c.Dim = 0 }, "even"},
+		{"theta", func(c *RopeConfig) { c.Theta = math.NaN() }, "rope_theta"},
+		{"infinite theta", func(c *RopeConfig) { c.Theta = math.Inf(1) }, "rope_theta"},
+		{"context", func(c *RopeConfig) { c.Context = 0 }, "max_position"},
+		{"type", func(c *RopeConfig) { c.Scaling = &RopeScaling{Type: "mrope"} }, `"mrope"`},
+		{"factor", func(c *RopeConfig) { c.Scaling = &RopeScaling{Type: "linear", Factor: 0.5} }, "factor"},
+		{"tiny dynamic", func(c *RopeConfig) { c.Dim = 2; c.Scaling = &RopeScaling{Type: "dynamic", Factor: 2} }, "dynamic"},
+		{"llama3", func(c *RopeConfig) { c.Scaling = &RopeScaling{Type: "llama3", Factor: 2} }, "low_freq_factor"},
+		{"yarn", func(c *RopeConfig) { c.Scaling = &RopeScaling{Type: "yarn", Factor: 2, BetaFast: -1} }, "beta_fast"},
+	} {
+		c := good
+		tt.change(&c)
+		if _, err := NewRope(c); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: error %v, want one with %q", tt.name, err, tt.want)
+		}
+	}
+}

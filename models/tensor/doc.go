@@ -1,0 +1,13 @@
+// Package tensor holds the dense kernels that every network is made of: matrix
+// products with weights in their file type, normalisation, rotary positions,
+// activations and attention, over flat float32 slices that the caller owns.
+//
+// A kernel's result depends on its arguments alone. Work is divided over outputs
+// and never inside a sum, so the bits are the same for any number of threads and
+// for any way of cutting a sequence into calls.
+//
+// Axes: T tokens (rows of activations), K the length of a sum, H heads, D the
+// head dimension, S cached positions. A shape that does not fit is a programmer's
+// error and panics with both shapes; whatever comes from a file is checked by
+// package weights before it gets here.
+package tensor

@@ -1,0 +1,7 @@
+//go:build !amd64 || purego
+
+package tensor
+
+func multiply(y, x []float32, w Matrix, s shape) { multiplyGeneric(y, x, w, s) }
+
+func addWeighted(y, p, x []float32) { addWeightedGeneric(y, p, x) }

@@ -1,0 +1,215 @@
+package tensor
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// Pool is a fixed set of goroutines that share the work of operations. It serves
+// concurrent callers: each works on its own task, and idle goroutines join whichever
+// tasks have parts left. The nil pool runs everything on the caller.
+type Pool struct {
+	threads int
+	workers sync.WaitGroup
+
+	mu     sync.Mutex
+	wake   sync.Cond    // a job was added, or closed
+	jobs   []*job       // jobs that may have parts left, oldest first
+	open   atomic.Int64 // len(jobs), to be watched without the lock
+	closed bool
+}
+
+// spins is how often a thread looks for the next operation, or for the end of one,
+// before it sleeps: some tens of microseconds. An operation of a decoding step takes
+// no longer than waking a thread does, and the next follows at once.
+const spins = 30_000
+
+// task is work cut into parts that can run in any order and at the same time.
+type task interface {
+	part(i int)
+}
+
+// job is one task in progress. It belongs to an Exec, which reuses it.
+type job struct {
+	task  task
+	parts int64
+	next  atomic.Int64
+	panic atomic.Pointer[panicked]
+
+	helpers atomic.Int64  // goroutines of the pool at work on it; changed under Pool.mu
+	idle    chan struct{} // signalled when helpers falls to 0 and the caller sleeps
+	asleep  bool          // the caller waits on idle; under Pool.mu
+}
+
+type panicked struct{ value any }
+
+// NewPool starts a pool that computes on threads threads, of which the caller of an
+// operation is one. 0 means as many as Go may run at once.
+func NewPool(threads int) *Pool {
+	if threads <= 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	p := &Pool{threads: threads}
+	p.wake.L = &p.mu
+	for range threads - 1 {
+		p.workers.Go(p.work)
+	}
+	return p
+}
+
+// Threads returns the number of threads an operation can use.
+func (p *Pool) Threads() int {
+	if p == nil {
+		return 1
+	}
+	return p.threads
+}
+
+// Close ends the pool's goroutines and waits for them. Operations that follow run
+// on their caller alone.
+func (p *Pool) Close() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.wake.Broadcast()
+	p.workers.Wait()
+}
+
+// run executes parts 0 to parts-1 of t and returns when all are done. A panic in a
+// part surfaces here, on the caller's goroutine.
+func (p *Pool) run(j *job, t task, parts int) {
+	if p == nil || p.threads == 1 || parts <= 1 {
+		for i := range parts {
+			t.part(i)
+		}
+		return
+	}
+	j.task, j.parts = t, int64(parts)
+	j.next.Store(0)
+	j.panic.Store(nil)
+
+	p.mu.Lock()
+	p.jobs = append(p.jobs, j)
+	p.open.Add(1)
+	p.mu.Unlock()
+	for range min(p.threads, parts) - 1 {
+		p.wake.Signal()
+	}
+	j.work()
+	p.join(j)
+	j.task = nil
+	if pv := j.panic.Load(); pv != nil {
+		panic(pv.value)
+	}
+}
+
+// join takes j off the list and waits for the goroutines that are at work on it.
+func (p *Pool) join(j *job) {
+	p.mu.Lock()
+	p.remove(j)
+	p.mu.Unlock()
+	for range spins {
+		if j.helpers.Load() == 0 {
+			return
+		}
+	}
+	p.mu.Lock()
+	j.asleep = j.helpers.Load() > 0
+	asleep := j.asleep
+	p.mu.Unlock()
+	if asleep {
+		<-j.idle
+	}
+}
+
+// work is the life of one of the pool's goroutines.
+func (p *Pool) work() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		p.await()
+		if len(p.jobs) == 0 {
+			return
+		}
+		j := p.jobs[0]
+		j.helpers.Add(1)
+		p.mu.Unlock()
+
+		j.work()
+
+		p.mu.Lock()
+		p.remove(j) // it has no parts left to begin
+		if j.helpers.Add(-1) == 0 && j.asleep {
+			j.asleep = false
+			j.idle <- struct{}{}
+		}
+	}
+}
+
+// await returns when there is a job, or none will come. It is called with the lock
+// and returns with it.
+func (p *Pool) await() {
+	if len(p.jobs) == 0 {
+		p.mu.Unlock()
+		for range spins {
+			if p.open.Load() > 0 {
+				break
+			}
+		}
+		p.mu.Lock()
+	}
+	for len(p.jobs) == 0 && !p.closed {
+		p.wake.Wait()
+	}
+}
+
+// remove takes j off the list, if it is still there.
+func (p *Pool) remove(j *job) {
+	for i, other := range p.jobs {
+		if other == j {
+			copy(p.jobs[i:], p.jobs[i+1:])
+			p.jobs[len(p.jobs)-1] = nil
+			p.jobs = p.jobs[:len(p.jobs)-1]
+			p.open.Add(-1)
+			return
+		}
+	}
+}
+
+// work runs parts until none is left to begin.
+func (j *job) work() {
+	defer func() {
+		if v := recover(); v != nil {
+			j.next.Store(j.parts)
+			j.panic.CompareAndSwap(nil, &panicked{v})
+		}
+	}()
+	for {
+		i := j.next.Add(1) - 1
+		if i >= j.parts {
+			return
+		}
+		j.task.part(int(i))
+	}
+}
+
+// Exec runs operations on a pool for one caller at a time and keeps what they
+// reuse, so that an operation allocates nothing.
+type Exec struct {
+	pool      *Pool
+	job       job
+	product   productTask
+	rows      rowTask
+	attention attentionTask
+}
+
+// NewExec returns an Exec over pool, which may be nil.
+func NewExec(pool *Pool) *Exec {
+	return &Exec{pool: pool, job: job{idle: make(chan struct{}, 1)}}
+}
+
+func (e *Exec) run(t task, parts int) { e.pool.run(&e.job, t, parts) }

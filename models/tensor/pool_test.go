@@ -1,0 +1,105 @@
+package tensor
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// countTask counts how often each part runs.
+type countTask struct{ ran []atomic.Int32 }
+
+func (c *countTask) part(i int) { c.ran[i].Add(1) }
+
+func TestPoolRunsEachPartOnce(t *testing.T) {
+	t.Parallel()
+	p := pool(t, 3)
+	var callers sync.WaitGroup
+	for range 4 {
+		callers.Go(func() {
+			e := NewExec(p)
+			for round := range 200 {
+				task := countTask{make([]atomic.Int32, round%17)}
+				e.run(&task, len(task.ran))
+				for i := range task.ran {
+					if n := task.ran[i].Load(); n != 1 {
+						t.Errorf("round %d: part %d ran %d times", round, i, n)
+					}
+				}
+			}
+		})
+	}
+	callers.Wait()
+}
+
+// failTask panics in one part.
+type failTask struct{ at int }
+
+func (f *failTask) part(i int) {
+	if i == f.at {
+		panic("part failed")
+	}
+}
+
+func TestPoolPanicReachesTheCaller(t *testing.T) {
+	t.Parallel()
+	p := pool(t, 2)
+	e := NewExec(p)
+	for round := range 100 {
+		func() {
+			defer func() {
+				if v := recover(); v != "part failed" {
+					t.Errorf("round %d: recovered %v", round, v)
+				}
+			}()
+			e.run(&failTask{at: round % 8}, 8)
+		}()
+	}
+	task := countTask{make([]atomic.Int32, 50)}
+	e.run(&task, len(task.ran))
+	for i := range task.ran {
+		if n := task.ran[i].Load(); n != 1 {
+			t.Errorf("after the panics, part %d ran %d times", i, n)
+		}
+	}
+}
+
+func TestPoolAfterClose(t *testing.T) {
+	t.Parallel()
+	p := NewPool(2)
+	p.Close()
+	task := countTask{make([]atomic.Int32, 5)}
+	NewExec(p).run(&task, 5)
+	for i := range task.ran {
+		if n := task.ran[i].Load(); n != 1 {
+			t.Errorf("part %d ran %d times", i, n)
+		}
+	}
+	var none *Pool
+	none.Close()
+	if none.Threads() != 1 || p.Threads() != 2 || NewPool(1).Threads() != 1 {
+		t.Error("wrong number of threads")
+	}
+}
+
+func TestOperationsAllocateNothing(t *testing.T) {
+	e := NewExec(pool(t, 2))
+	const rows, cols = 512, 256
+	w, _ := randomMatrix(1, BF16, rows, cols)
+	x, bias := normal(1, 2*cols), normal(2, rows)
+	y, z := make([]float32, 2*rows), make([]float32, 2*rows)
+	k := normal(3, 4*64*64)
+	for name, f := range map[string]func(){
+		"matmul":  func() { e.MatMul(y, x, w, bias) },
+		"matmuls": func() { e.MatMuls(x, Product{Y: y, W: w}, Product{Y: z, W: w}) },
+		"norm":    func() { e.RMSNorm(x, x, bias[:cols], 1e-5) },
+		"gate":    func() { e.Gate(SiLU, y[:rows], y[rows:]) },
+		"attention": func() {
+			e.Attention(Attention{Out: x, Q: x, K: k, V: k, Start: 60, Heads: 4, KVHeads: 4, HeadDim: 64, Capacity: 64, Scale: 1})
+		},
+	} {
+		if n := testing.AllocsPerRun(50, f); n != 0 {
+			t.Errorf("%s allocates %v times", name, n)
+		}
+	}
+}

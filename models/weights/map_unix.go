@@ -1,0 +1,22 @@
+//go:build unix
+
+package weights
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// mapFile maps a file read-only. It must not shrink while it is mapped.
+func mapFile(f *os.File, size int64) ([]byte, func() error, error) {
+	if size == 0 || size != int64(int(size)) {
+		return readFile(f, size)
+	}
+	data, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, nil, fmt.Errorf("map %s: %w", f.Name(), err)
+	}
+	return data, func() error { return unix.Munmap(data) }, nil
+}
