@@ -201,18 +201,42 @@ func TestKeyClaimedByADeadGateway(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The gateway stored the key and died before it published the job.
-	if _, _, err := q.SubmitOnce(t.Context(), "key", "print", time.Hour, &claimed); err != nil {
-		t.Fatal(err)
-	}
-	if err := q.dequeue(t.Context(), claimed.ID); err != nil {
-		t.Fatal(err)
-	}
-	if err := q.events.Purge(t.Context()); err != nil {
+	held := key{JobID: claimed.ID, Fingerprint: "print", Created: claimed.Created}
+	if _, err := q.claim(t.Context(), keyName(claimed.Tenant, "key"), held, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	job, replayed, err := q.SubmitOnce(t.Context(), "key", "print", time.Hour, &Job{Task: "text.complete"})
 	if err != nil || replayed || job.ID != claimed.ID {
 		t.Errorf("job %s, replayed %v, err %v; want the claimed id %s", job.ID, replayed, err, claimed.ID)
+	}
+}
+
+func TestKeyOfADeletedJob(t *testing.T) {
+	t.Parallel()
+	q := open(t, Options{})
+	once := func() *Job {
+		job, _, err := q.SubmitOnce(t.Context(), "key", "print", time.Hour, &Job{Task: "text.complete"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return job
+	}
+	first := once()
+	if _, err := q.Cancel(t.Context(), first.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Delete(t.Context(), first.ID); err != nil {
+		t.Fatal(err)
+	}
+	second := once()
+	if l := next(t, source(t, q, "w1")); l.Job.ID != second.ID {
+		t.Errorf("leased %s, want %s", l.Job.ID, second.ID)
+	}
+	if third := once(); third.ID != second.ID {
+		t.Errorf("the key stands for %s, want %s", third.ID, second.ID)
+	}
+	if _, err := q.Job(t.Context(), first.ID); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the deleted job came back: %v", err)
 	}
 }
 
@@ -371,7 +395,7 @@ func TestDeadline(t *testing.T) {
 	t.Parallel()
 	q := open(t, Options{})
 	s := source(t, q, "w")
-	past, soon := time.Now().Add(-time.Second), time.Now().Add(400*time.Millisecond)
+	past, soon := time.Now().Add(-time.Second), time.Now().Add(2*time.Second)
 	late := submit(t, q, Job{Deadline: &past, Priority: High})
 	slow := submit(t, q, Job{Deadline: &soon})
 	l := next(t, s)

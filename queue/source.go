@@ -112,6 +112,9 @@ func (s *Source) try(ctx context.Context) (lease *Lease, found bool, err error) 
 			if errors.Is(err, ErrCanceled) || errors.Is(err, ErrLeaseLost) {
 				err = nil // another was faster to decide about the job
 			}
+			if err != nil {
+				_ = msg.Nak() // at once to another worker; if it cannot be said, when the lease is over
+			}
 			return lease, true, err
 		}
 	}

@@ -57,8 +57,16 @@ func (q *Queue) publish(ctx context.Context, job *Job) error {
 		return fmt.Errorf("queue: job %s: %w", job.ID, err)
 	}
 	subject := fmt.Sprintf("jobs.%s.%s.%s.%s", job.Modality(), job.Priority, job.Tenant, job.ID)
-	if _, err := q.js.Publish(ctx, subject, body, jetstream.WithMsgID(job.ID)); err != nil {
+	ack, err := q.js.Publish(ctx, subject, body, jetstream.WithMsgID(job.ID))
+	if err != nil {
 		return fmt.Errorf("queue: submit: %w", q.explain(err))
+	}
+	if ack.Duplicate {
+		// Accepted before. If it was deleted since, a queued event would bring back a job
+		// that no worker is ever given.
+		if _, err := q.Job(ctx, job.ID); err != nil {
+			return err
+		}
 	}
 	// An error changes nothing: the job is accepted, and its first stored event will be
 	// started, which may even have come first.
@@ -82,9 +90,7 @@ func (q *Queue) SubmitOnce(ctx context.Context, idempotencyKey, fingerprint stri
 	if err := q.prepare(job); err != nil {
 		return nil, false, err
 	}
-	sum := sha256.Sum256([]byte(job.Tenant + "\x00" + idempotencyKey))
-	name := hex.EncodeToString(sum[:])
-	held, err := q.claim(ctx, name, key{JobID: job.ID, Fingerprint: fingerprint, Created: job.Created}, window)
+	held, err := q.claim(ctx, keyName(job.Tenant, idempotencyKey), key{JobID: job.ID, Fingerprint: fingerprint, Created: job.Created}, window)
 	if err != nil {
 		return nil, false, fmt.Errorf("queue: idempotency key: %w", q.explain(err))
 	}
@@ -100,10 +106,22 @@ func (q *Queue) SubmitOnce(ctx context.Context, idempotencyKey, fingerprint stri
 		// the id that was claimed, so that two who find this at once make one job.
 		job.ID = held.JobID
 	}
-	if err := q.publish(ctx, job); err != nil {
+	err = q.publish(ctx, job)
+	if errors.Is(err, ErrNotFound) {
+		// The key's job was deleted a moment ago: the request stands for a new one.
+		job.ID = NewID()
+		return q.SubmitOnce(ctx, idempotencyKey, fingerprint, 0, job)
+	}
+	if err != nil {
 		return nil, false, err
 	}
 	return job, false, nil
+}
+
+// keyName is the name of a tenant's key in the bucket, whatever characters it has.
+func keyName(tenant, idempotencyKey string) string {
+	sum := sha256.Sum256([]byte(tenant + "\x00" + idempotencyKey))
+	return hex.EncodeToString(sum[:])
 }
 
 // claim stores the key if it is free or older than window and returns the one that holds the name.

@@ -1,0 +1,246 @@
+package text
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"helicon/models/hub"
+	"helicon/models/sample"
+	"helicon/queue"
+)
+
+// Limits on the input, as the schemas state them.
+const (
+	maxTextLength   = 200_000 // characters
+	maxMessages     = 1000
+	maxTokens       = 4096
+	maxTemperature  = 2
+	maxTopK         = 1000
+	maxRepetition   = 2
+	maxPenalty      = 2
+	maxStops        = 16
+	maxStopLength   = 256 // characters
+	maxLogprobs     = 20
+	maxChoices      = 8
+	maxProbableRows = 40_000 // log probabilities in one result, some 100 bytes each
+)
+
+// input is what either task takes.
+type input struct {
+	Prompt   string    `json:"prompt"`
+	Echo     bool      `json:"echo"`
+	Messages []message `json:"messages"`
+	sampling
+}
+
+// message is one message of a chat.
+type message struct {
+	Role    string `json:"role"`
+	Content string `json:"content"`
+}
+
+// The roles of messages.
+const (
+	system    = "system"
+	user      = "user"
+	assistant = "assistant"
+)
+
+// sampling is the members that both tasks share, nil where they were left out. A
+// model's generation_config.json uses the same names.
+type sampling struct {
+	MaxTokens         *int     `json:"max_tokens"`
+	Temperature       *float64 `json:"temperature"`
+	TopK              *int     `json:"top_k"`
+	TopP              *float64 `json:"top_p"`
+	MinP              *float64 `json:"min_p"`
+	RepetitionPenalty *float64 `json:"repetition_penalty"`
+	PresencePenalty   *float64 `json:"presence_penalty"`
+	FrequencyPenalty  *float64 `json:"frequency_penalty"`
+	Stop              []string `json:"stop"`
+	Logprobs          *int     `json:"logprobs"`
+	N                 *int     `json:"n"`
+}
+
+// parameters are the values used, as the result states them.
+type parameters struct {
+	MaxTokens         int      `json:"max_tokens"`
+	Temperature       float64  `json:"temperature"`
+	TopK              int      `json:"top_k"`
+	TopP              float64  `json:"top_p"`
+	MinP              float64  `json:"min_p"`
+	RepetitionPenalty float64  `json:"repetition_penalty"`
+	PresencePenalty   float64  `json:"presence_penalty"`
+	FrequencyPenalty  float64  `json:"frequency_penalty"`
+	Stop              []string `json:"stop,omitempty"`
+	Logprobs          *int     `json:"logprobs,omitempty"`
+	N                 int      `json:"n"`
+	Seed              uint64   `json:"seed"`
+}
+
+// defaults are the parameters where neither input nor model give one, as the
+// schemas state them.
+func defaults() parameters {
+	return parameters{MaxTokens: 200, Temperature: 0.8, TopK: 40, TopP: 0.95, RepetitionPenalty: 1.1, N: 1}
+}
+
+// over returns the parameters with those of s in place where it has any.
+func (s sampling) over(p parameters) parameters {
+	p.MaxTokens = *cmp.Or(s.MaxTokens, &p.MaxTokens)
+	p.Temperature = *cmp.Or(s.Temperature, &p.Temperature)
+	p.TopK = *cmp.Or(s.TopK, &p.TopK)
+	p.TopP = *cmp.Or(s.TopP, &p.TopP)
+	p.MinP = *cmp.Or(s.MinP, &p.MinP)
+	p.RepetitionPenalty = *cmp.Or(s.RepetitionPenalty, &p.RepetitionPenalty)
+	p.PresencePenalty = *cmp.Or(s.PresencePenalty, &p.PresencePenalty)
+	p.FrequencyPenalty = *cmp.Or(s.FrequencyPenalty, &p.FrequencyPenalty)
+	p.N = *cmp.Or(s.N, &p.N)
+	if s.Stop != nil {
+		p.Stop = s.Stop
+	}
+	if s.Logprobs != nil {
+		p.Logprobs = s.Logprobs
+	}
+	return p
+}
+
+// sample returns the parameters of one choice. Of the others, the seed is far from
+// the job's in every bit (the finaliser of SplitMix64, Steele et al. 2014).
+func (p parameters) sample(choice int) sample.Params {
+	seed := p.Seed
+	if choice > 0 {
+		seed += uint64(choice) * 0x9E3779B97F4A7C15
+		seed = (seed ^ seed>>30) * 0xBF58476D1CE4E5B9
+		seed = (seed ^ seed>>27) * 0x94D049BB133111EB
+		seed ^= seed >> 31
+	}
+	return sample.Params{
+		Temperature: p.Temperature, TopK: p.TopK, TopP: p.TopP, MinP: p.MinP,
+		RepetitionPenalty: p.RepetitionPenalty, PresencePenalty: p.PresencePenalty, FrequencyPenalty: p.FrequencyPenalty,
+		Seed: seed,
+	}
+}
+
+// request is a job's input with everything decided that can be without the model.
+type request struct {
+	bundle *hub.Bundle
+	input  input
+	chat   bool
+	params parameters
+}
+
+// request reads a job. The error is a *queue.Problem where the job is at fault.
+func (g *Generator) request(job *queue.Job) (*request, error) {
+	b, err := g.bundle(job)
+	if err != nil {
+		return nil, err
+	}
+	profile, err := g.profile(b)
+	if err != nil {
+		return nil, unusable(b, err)
+	}
+	r := &request{bundle: b, chat: job.Task == taskChat}
+	decoder := json.NewDecoder(bytes.NewReader(job.Input))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&r.input); err != nil {
+		return nil, unreadable(err)
+	}
+	r.params = r.input.over(profile.generation.over(defaults()))
+	r.params.Seed = job.Seed
+	if errs := r.validate(); errs != nil {
+		return nil, &queue.Problem{Code: "invalid_request", Detail: "The input is not valid.", Errors: errs}
+	}
+	if r.chat && !profile.chat {
+		return nil, queue.Problemf("no_chat_template",
+			"The model %s was not made for conversations: it has no chat template. Use text.complete, or another model.", b.ID)
+	}
+	return r, nil
+}
+
+// unreadable is the problem of an input that is no JSON of the right types.
+func unreadable(err error) *queue.Problem {
+	problem := queue.Problemf("invalid_request", "The input cannot be read: %v.", err)
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) && wrong.Field != "" {
+		problem.Errors = []queue.FieldError{{
+			Pointer: "/" + strings.ReplaceAll(wrong.Field, ".", "/"),
+			Detail:  fmt.Sprintf("%s cannot be a %s", wrong.Value, wrong.Type),
+		}}
+	}
+	return problem
+}
+
+// findings collects what is wrong with an input.
+type findings []queue.FieldError
+
+func (f *findings) check(ok bool, pointer, format string, args ...any) {
+	if !ok {
+		*f = append(*f, queue.FieldError{Pointer: pointer, Detail: fmt.Sprintf(format, args...)})
+	}
+}
+
+func (f *findings) within(value, low, high float64, name string) {
+	f.check(value >= low && value <= high, "/"+name, "want a number from %v to %v", low, high)
+}
+
+// validate lists every rule on the input. The gateway has checked it against the
+// schema; this is for whoever comes past the gateway.
+func (r *request) validate() findings {
+	f := r.params.validate()
+	in := r.input
+	if r.chat {
+		f.check(in.Prompt == "" && !in.Echo, "/prompt", "is not part of a chat")
+		f.check(len(in.Messages) >= 1 && len(in.Messages) <= maxMessages, "/messages", "want 1 to %d messages", maxMessages)
+		for i, m := range in.Messages {
+			f.check(m.Role == system || m.Role == user || m.Role == assistant, fmt.Sprintf("/messages/%d/role", i), "want system, user or assistant")
+			f.check(length(m.Content) <= maxTextLength, fmt.Sprintf("/messages/%d/content", i), "want at most %d characters", maxTextLength)
+		}
+		return f
+	}
+	f.check(in.Messages == nil, "/messages", "are not part of a completion")
+	f.check(in.Prompt != "" && length(in.Prompt) <= maxTextLength, "/prompt", "want 1 to %d characters", maxTextLength)
+	return f
+}
+
+func (p parameters) validate() findings {
+	var f findings
+	f.within(float64(p.MaxTokens), 1, maxTokens, "max_tokens")
+	f.within(p.Temperature, 0, maxTemperature, "temperature")
+	f.within(float64(p.TopK), 0, maxTopK, "top_k")
+	f.within(p.TopP, 0, 1, "top_p")
+	f.within(p.MinP, 0, 1, "min_p")
+	f.check(p.RepetitionPenalty > 0 && p.RepetitionPenalty <= maxRepetition, "/repetition_penalty", "want a number above 0, at most %d", maxRepetition)
+	f.within(p.PresencePenalty, -maxPenalty, maxPenalty, "presence_penalty")
+	f.within(p.FrequencyPenalty, -maxPenalty, maxPenalty, "frequency_penalty")
+	f.within(float64(p.N), 1, maxChoices, "n")
+	f.check(len(p.Stop) <= maxStops, "/stop", "want at most %d strings", maxStops)
+	for i, s := range p.Stop {
+		f.check(s != "" && length(s) <= maxStopLength, fmt.Sprintf("/stop/%d", i), "want 1 to %d characters", maxStopLength)
+	}
+	if p.Logprobs != nil {
+		f.within(float64(*p.Logprobs), 0, maxLogprobs, "logprobs")
+	}
+	return f
+}
+
+func length(s string) int { return utf8.RuneCountInString(s) }
+
+// Allowances for what a chat template writes beside the messages, in tokens.
+const (
+	templateTokens = 256
+	turnTokens     = 32
+)
+
+// maxPromptTokens bounds the tokens of the prompt: each has a byte or more.
+func (in *input) maxPromptTokens() int {
+	n := len(in.Prompt) + templateTokens
+	for _, m := range in.Messages {
+		n += len(m.Content) + turnTokens
+	}
+	return n
+}

@@ -1,0 +1,239 @@
+// Package text writes text: it makes the results of the tasks text.complete and
+// text.chat with the language models of package lm.
+//
+// The same job gives the same text, whatever the number of threads and whoever
+// watches: the first answer is drawn from the job's seed, and answer k from one that
+// follows from the seed and k.
+package text
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+
+	"helicon/generators"
+	"helicon/models/hub"
+	"helicon/models/lm"
+	"helicon/models/tensor"
+	"helicon/queue"
+)
+
+// The tasks of this package.
+const (
+	taskComplete = "text.complete"
+	taskChat     = "text.chat"
+)
+
+//go:embed schemas
+var schemas embed.FS
+
+// Config describes a Generator. Hub and Memory are required.
+type Config struct {
+	Hub    *hub.Hub
+	Memory *generators.Memory // where models stay loaded; the worker's
+	Pool   *tensor.Pool       // nil: compute on one thread
+	Model  string             // used when a job names none; default helicon-text, else the first usable one
+	Log    *slog.Logger
+}
+
+// defaultModel is the embedded one.
+const defaultModel = "helicon-text"
+
+// Generator implements generators.Generator for text.
+type Generator struct {
+	hub    *hub.Hub
+	memory *generators.Memory
+	pool   *tensor.Pool
+	log    *slog.Logger
+	model  string
+	tasks  []queue.Task // without Model
+
+	mu       sync.Mutex
+	profiles map[string]*profile // by model
+}
+
+// New returns a Generator. It loads no model.
+func New(c Config) (*Generator, error) {
+	if c.Hub == nil || c.Memory == nil {
+		return nil, errors.New("text: a hub and a memory budget are required")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	g := &Generator{hub: c.Hub, memory: c.Memory, pool: c.Pool, log: c.Log, model: c.Model, profiles: map[string]*profile{}}
+	for _, t := range []queue.Task{
+		{Name: taskComplete, Title: "Continue a text", Description: "Writes on where the prompt ends."},
+		{Name: taskChat, Title: "Chat", Description: "Answers the last message of a conversation."},
+	} {
+		schema, err := schemas.ReadFile("schemas/" + strings.TrimPrefix(t.Name, "text.") + ".json")
+		if err != nil {
+			return nil, fmt.Errorf("text: %w", err)
+		}
+		t.Schema = schema
+		g.tasks = append(g.tasks, t)
+	}
+	return g, nil
+}
+
+// Tasks implements generators.Generator.
+func (g *Generator) Tasks() []queue.Task {
+	tasks := slices.Clone(g.tasks)
+	for i := range tasks {
+		tasks[i].Model = g.defaultModel(tasks[i].Name)
+	}
+	return tasks
+}
+
+// Models implements generators.Generator. New folders are found on the way.
+func (g *Generator) Models() []queue.Model {
+	if err := g.hub.Rescan(); err != nil {
+		g.log.Warn("the models folder cannot be read", "err", err)
+	}
+	models := []queue.Model{}
+	for _, b := range g.hub.Bundles() {
+		tasks := g.tasksOf(b)
+		if tasks == nil {
+			continue
+		}
+		m := queue.Model{
+			ID: b.ID, Tasks: tasks, Architecture: b.Architectures[0], Parameters: b.Parameters, Context: b.Context,
+			Bytes: b.Bytes, Digest: b.KnownDigest(), Licence: b.Licence, Source: b.Source,
+		}
+		if !b.Created.IsZero() {
+			m.Created = b.Created.Unix()
+		}
+		models = append(models, m)
+	}
+	return models
+}
+
+// tasksOf lists the tasks that a bundle can be used for, nil if it is none of ours.
+func (g *Generator) tasksOf(b *hub.Bundle) []string {
+	if !supported(b) {
+		return nil
+	}
+	p, err := g.profile(b)
+	switch {
+	case err != nil:
+		return nil
+	case p.chat:
+		return []string{taskComplete, taskChat}
+	}
+	return []string{taskComplete}
+}
+
+// supported reports whether a bundle is a sound language model.
+func supported(b *hub.Bundle) bool {
+	return b.Problem == nil && slices.ContainsFunc(b.Architectures, func(name string) bool {
+		return slices.Contains(lm.Architectures(), name)
+	})
+}
+
+// defaultModel returns the id of the model for jobs of the task that name none, ""
+// if there is none.
+func (g *Generator) defaultModel(task string) string {
+	var first string
+	for _, b := range g.hub.Bundles() {
+		if !slices.Contains(g.tasksOf(b), task) {
+			continue
+		}
+		if b.ID == g.model || g.model == "" && b.ID == defaultModel {
+			return b.ID
+		}
+		if first == "" {
+			first = b.ID
+		}
+	}
+	return first
+}
+
+// bundle returns the bundle that a job runs on.
+func (g *Generator) bundle(job *queue.Job) (*hub.Bundle, error) {
+	id := job.Model
+	if id == "" {
+		if id = g.defaultModel(job.Task); id == "" {
+			return nil, queue.Problemf("model_not_found", "The worker has no model for the task %s.", job.Task)
+		}
+	}
+	b, err := g.hub.Bundle(id)
+	if errors.Is(err, hub.ErrNotFound) {
+		if err := g.hub.Rescan(); err != nil {
+			return nil, fmt.Errorf("text: %w", err)
+		}
+		b, err = g.hub.Bundle(id)
+	}
+	switch {
+	case errors.Is(err, hub.ErrNotFound):
+		return nil, &queue.Problem{
+			Code: "model_not_found", Detail: fmt.Sprintf("There is no model %q.", id),
+			Errors: []queue.FieldError{{Pointer: "/model", Detail: "no such model"}},
+		}
+	case err != nil:
+		return nil, fmt.Errorf("text: %w", err)
+	case b.Problem != nil:
+		return nil, unusable(b, b.Problem)
+	case !supported(b):
+		return nil, unusable(b, fmt.Errorf("it is a %s, not one of %s", strings.Join(b.Architectures, ", "), strings.Join(lm.Architectures(), ", ")))
+	}
+	return b, nil
+}
+
+// unusable is the problem of a job whose model cannot be loaded.
+func unusable(b *hub.Bundle, err error) *queue.Problem {
+	return &queue.Problem{
+		Code: "model_unusable", Detail: fmt.Sprintf("The model %s cannot be used: %v.", b.ID, err),
+		Errors: []queue.FieldError{{Pointer: "/model", Detail: "cannot be used"}},
+	}
+}
+
+// Estimate implements generators.Generator. The number of the prompt's tokens is not
+// known yet; its bytes are never fewer.
+func (g *Generator) Estimate(job *queue.Job) (generators.Need, error) {
+	r, err := g.request(job)
+	if err != nil {
+		return generators.Need{}, err
+	}
+	return r.need()
+}
+
+// need estimates the memory of a request.
+func (r *request) need() (generators.Need, error) {
+	tokens := r.bundle.Context
+	if most := r.input.maxPromptTokens() + r.params.MaxTokens; most < tokens {
+		tokens = most
+	}
+	f, err := lm.Estimate(r.bundle.Files, tokens)
+	if errors.Is(err, lm.ErrConfig) || errors.Is(err, lm.ErrUnsupported) || errors.Is(err, fs.ErrNotExist) {
+		return generators.Need{}, unusable(r.bundle, err)
+	}
+	if err != nil {
+		return generators.Need{}, fmt.Errorf("text: %w", err)
+	}
+	return generators.Need{Memory: f.State, Model: generators.Footprint{Key: r.bundle.ID, Bytes: f.Weights}}, nil
+}
+
+// Generate implements generators.Generator.
+func (g *Generator) Generate(ctx context.Context, job *queue.Job, _ []*queue.Job, out generators.Output) (*queue.Result, error) {
+	r, err := g.request(job)
+	if err != nil {
+		return nil, err
+	}
+	need, err := r.need()
+	if err != nil {
+		return nil, err
+	}
+	e, done, err := generators.Use(ctx, g.memory, need.Model, func(ctx context.Context) (*engine, error) {
+		return load(ctx, r.bundle, g.pool)
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return e.write(ctx, r, out)
+}
