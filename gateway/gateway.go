@@ -1,0 +1,214 @@
+// Package gateway is Helicon's HTTP interface: the native job API with its event
+// streams, uploads and artifacts, the OpenAI-compatible routes (package openai),
+// and the studio. It turns requests into jobs on the queue and events of the queue
+// into answers; it knows the tasks and models that workers advertise and never
+// runs one.
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"helicon/gateway/openai"
+	"helicon/queue"
+)
+
+// Config is what a Gateway is made from. Queue is required; the zero values of the
+// rest are usable.
+type Config struct {
+	Queue  *queue.Queue
+	Studio fs.FS        // files served at /; nil: none
+	Log    *slog.Logger // nil: nothing is logged
+
+	// Hosts are names by which clients may call the server beside localhost and IP
+	// addresses; "*" admits every name. Other names are refused, so that a web site
+	// cannot reach a local server by pointing its own name at it.
+	Hosts []string
+	// Origins are web sites ("https://example.org") whose scripts may use the API.
+	Origins []string
+
+	MaxUpload  int64         // bytes of one upload; default 64 MiB
+	MaxStreams int           // event streams and waiting requests at once; default 4096
+	Heartbeat  time.Duration // pause after which a silent event stream is pinged; default 15 s
+	Patience   time.Duration // how long a client may leave unread what is sent to it; default 20 s
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Queue == nil {
+		return c, errors.New("gateway: config: no queue")
+	}
+	if c.MaxUpload < 0 || c.MaxStreams < 0 || c.Heartbeat < 0 || c.Patience < 0 {
+		return c, errors.New("gateway: config: limits must not be negative")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	c.MaxUpload = cmp.Or(c.MaxUpload, 64<<20)
+	c.MaxStreams = cmp.Or(c.MaxStreams, 4096)
+	c.Heartbeat = cmp.Or(c.Heartbeat, 15*time.Second)
+	c.Patience = cmp.Or(c.Patience, 20*time.Second)
+	return c, nil
+}
+
+// Gateway serves the API. It is an http.Handler; Serve adds the connection's limits
+// and an orderly end.
+type Gateway struct {
+	config    Config
+	queue     *queue.Queue
+	log       *slog.Logger
+	directory *directory
+	origins   *http.CrossOriginProtection
+	studio    *studio
+	engine    *gin.Engine
+
+	streams   chan struct{} // one element an open stream or waiting request
+	closing   chan struct{} // closed when Serve begins to end
+	closeOnce sync.Once
+}
+
+// New returns a Gateway on the queue.
+func New(config Config) (*Gateway, error) {
+	config, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{
+		config:    config,
+		queue:     config.Queue,
+		log:       config.Log,
+		directory: newDirectory(config.Queue),
+		origins:   http.NewCrossOriginProtection(),
+		streams:   make(chan struct{}, config.MaxStreams),
+		closing:   make(chan struct{}),
+	}
+	for _, origin := range config.Origins {
+		if err := g.origins.AddTrustedOrigin(origin); err != nil {
+			return nil, fmt.Errorf("gateway: config: origins: %w", err)
+		}
+	}
+	if config.Studio != nil {
+		if g.studio, err = newStudio(config.Studio); err != nil {
+			return nil, err
+		}
+	}
+	g.engine = g.routes()
+	return g, nil
+}
+
+// ServeHTTP answers one request.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) { g.engine.ServeHTTP(w, r) }
+
+// handler answers a request or returns the error to answer with.
+type handler func(c *gin.Context) error
+
+func (g *Gateway) routes() *gin.Engine {
+	gin.SetMode(gin.ReleaseMode)
+	e := gin.New()
+	e.HandleMethodNotAllowed = true
+	e.RedirectTrailingSlash = false
+	e.RedirectFixedPath = false
+	e.ContextWithFallback = false
+	e.Use(g.identify, g.account, g.guard)
+	handle := func(method, path string, h handler) {
+		e.Handle(method, path, func(c *gin.Context) {
+			if err := h(c); err != nil {
+				g.fail(c, err)
+			}
+		})
+	}
+	handle("POST", "/v1/jobs", g.submitJob)
+	handle("GET", "/v1/jobs", g.listJobs)
+	handle("GET", "/v1/jobs/:id", g.showJob)
+	handle("DELETE", "/v1/jobs/:id", g.deleteJob)
+	handle("POST", "/v1/jobs/:id/cancel", g.cancelJob)
+	handle("POST", "/v1/jobs/:id/retry", g.retryJob)
+	handle("GET", "/v1/jobs/:id/events", g.jobEvents)
+	handle("GET", "/v1/events", g.allEvents)
+	handle("POST", "/v1/uploads", g.upload)
+	handle("GET", "/v1/artifacts/:sha256", g.artifact)
+	handle("HEAD", "/v1/artifacts/:sha256", g.artifact)
+	handle("GET", "/v1/tasks", g.listTasks)
+	handle("GET", "/v1/models", g.listModels)
+	handle("GET", "/v1/models/*id", g.showModel)
+	handle("GET", "/v1/workers", g.listWorkers)
+	handle("GET", "/healthz", g.healthz)
+	handle("HEAD", "/healthz", g.healthz)
+	handle("GET", "/readyz", g.readyz)
+	handle("HEAD", "/readyz", g.readyz)
+	for path, h := range openai.New(backend{g}).Routes() {
+		handle("POST", path, func(c *gin.Context) error {
+			c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, g.maxBody())
+			return h(c.Writer, c.Request)
+		})
+	}
+	e.NoRoute(func(c *gin.Context) {
+		if err := g.serveStudio(c); err != nil {
+			g.fail(c, err)
+		}
+	})
+	e.NoMethod(func(c *gin.Context) {
+		g.fail(c, queue.Problemf("method_not_allowed", "%s takes %s, not %s.", c.Request.URL.Path, c.Writer.Header().Get("Allow"), c.Request.Method))
+	})
+	// No proxy is trusted to tell the client's address: nothing depends on it.
+	_ = e.SetTrustedProxies(nil)
+	return e
+}
+
+// Limits on connections. Handlers that wait or stream replace the deadlines by ones
+// that move on with their progress.
+const (
+	headerTimeout = 10 * time.Second
+	readTimeout   = 60 * time.Second // of a whole request
+	writeTimeout  = 90 * time.Second // from the end of the header to the end of the answer
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 64 << 10
+	shutdownGrace = 9 * time.Second
+)
+
+// Serve answers the connections of the listener until ctx ends; then it ends event
+// streams and waiting requests at once, lets the others finish, and returns within
+// 10 seconds. A Gateway serves once.
+func (g *Gateway) Serve(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{
+		Handler:           g,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelWarn),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	select {
+	case err := <-served:
+		g.close()
+		return fmt.Errorf("gateway: serve: %w", err)
+	case <-ctx.Done():
+	}
+	g.close()
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	defer cancel()
+	err := server.Shutdown(grace)
+	if err != nil {
+		// Whoever is still being answered is cut off: the process is about to end.
+		err = errors.Join(err, server.Close())
+	}
+	<-served
+	if err != nil {
+		return fmt.Errorf("gateway: shutdown: %w", err)
+	}
+	return nil
+}
+
+func (g *Gateway) close() { g.closeOnce.Do(func() { close(g.closing) }) }

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/dustin/go-humanize"
+
+	"helicon/models/hub"
+)
+
+// modelsCmd groups the commands about model bundles.
+type modelsCmd struct {
+	List listModelsCmd `cmd:"" help:"List the models that are embedded or in the models folder."`
+	Info modelInfoCmd  `cmd:"" help:"Describe one model and print its card."`
+}
+
+// modelsFlags say where models are looked for.
+type modelsFlags struct {
+	Models string `help:"Folder of model bundles." default:"${data}/models" placeholder:"DIR" type:"path"`
+	JSON   bool   `help:"Print JSON." name:"json"`
+}
+
+func (f modelsFlags) open() (*hub.Hub, error) { return hub.Open(hub.Config{Dir: f.Models}) }
+
+// bundleView is a bundle as the commands print it.
+type bundleView struct {
+	ID            string   `json:"id"`
+	Architectures []string `json:"architectures"`
+	Parameters    int64    `json:"parameters"`
+	Bytes         int64    `json:"bytes"`
+	Context       int      `json:"context"`
+	Licence       string   `json:"licence"`
+	Source        string   `json:"source"`
+	Digest        string   `json:"digest,omitempty"`
+	Problem       string   `json:"problem,omitempty"`
+}
+
+func viewBundle(b *hub.Bundle) bundleView {
+	v := bundleView{
+		ID: b.ID, Architectures: b.Architectures, Parameters: b.Parameters, Bytes: b.Bytes,
+		Context: b.Context, Licence: b.Licence, Source: b.Source,
+	}
+	if b.Problem != nil {
+		v.Problem = b.Problem.Error()
+	}
+	return v
+}
+
+type listModelsCmd struct{ modelsFlags }
+
+// Run prints one line a model.
+func (c *listModelsCmd) Run(env *environment) error {
+	h, err := c.open()
+	if err != nil {
+		return err
+	}
+	var views []bundleView
+	for _, b := range h.Bundles() {
+		views = append(views, viewBundle(b))
+	}
+	if c.JSON {
+		return printJSON(env, views)
+	}
+	table := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "MODEL\tARCHITECTURE\tPARAMETERS\tSIZE\tCONTEXT\tLICENCE\tSOURCE")
+	for _, v := range views {
+		if v.Problem != "" {
+			fmt.Fprintf(table, "%s\tunusable: %s\t\t\t\t\t%s\n", v.ID, v.Problem, v.Source)
+			continue
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", v.ID, strings.Join(v.Architectures, ","),
+			humanize.SIWithDigits(float64(v.Parameters), 1, ""), humanize.Bytes(uint64(v.Bytes)), v.Context, v.Licence, v.Source)
+	}
+	return table.Flush()
+}
+
+type modelInfoCmd struct {
+	modelsFlags
+	ID string `arg:"" help:"Model to describe."`
+}
+
+// Run prints what is known of a model, its digest included, and its card.
+func (c *modelInfoCmd) Run(ctx context.Context, env *environment) error {
+	h, err := c.open()
+	if err != nil {
+		return err
+	}
+	b, err := h.Bundle(c.ID)
+	if err != nil {
+		return err
+	}
+	v := viewBundle(b)
+	if v.Digest, err = b.Digest(ctx); err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(env, v)
+	}
+	fmt.Fprintf(env.stdout, "%s\n  architecture  %s\n  parameters    %s\n  size          %s\n  context       %d tokens\n  licence       %s\n  source        %s\n  digest        %s\n",
+		v.ID, strings.Join(v.Architectures, ", "), humanize.Comma(v.Parameters), humanize.Bytes(uint64(v.Bytes)), v.Context, v.Licence, v.Source, v.Digest)
+	if v.Problem != "" {
+		fmt.Fprintf(env.stdout, "  unusable      %s\n", v.Problem)
+	}
+	if card, err := fs.ReadFile(b.Files, "README.md"); err == nil {
+		fmt.Fprintf(env.stdout, "\n%s\n", card)
+	}
+	return nil
+}
+
+func printJSON(env *environment, value any) error {
+	encoder := json.NewEncoder(env.stdout)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(value)
+}

@@ -1,0 +1,311 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/shirou/gopsutil/v4/mem"
+	"golang.org/x/sync/errgroup"
+
+	"helicon/gateway"
+	"helicon/generators"
+	"helicon/generators/text"
+	"helicon/models/hub"
+	"helicon/models/tensor"
+	"helicon/queue"
+	"helicon/web"
+)
+
+// queueFlags say where jobs are kept.
+type queueFlags struct {
+	Data        string        `help:"Data directory." default:"${data}" placeholder:"DIR" type:"path"`
+	Nats        []string      `help:"Use these NATS servers instead of the embedded one." placeholder:"URL,…"`
+	NatsToken   string        `help:"Token for the NATS servers, unless it is in their URLs." placeholder:"TOKEN"`
+	NatsListen  string        `help:"Let workers in other processes reach the embedded queue here; they need the token in its directory." placeholder:"HOST:PORT"`
+	Sync        bool          `help:"Write every accepted job through to the disk before it is acknowledged, so that it survives power loss." default:"true" negatable:""`
+	MaxStore    byteSize      `help:"Disk space for the embedded queue; 0 is no limit but the disk's." default:"0"`
+	Replicas    int           `help:"Copies of every stream in a NATS cluster; 0 means 3 with several servers and 1 otherwise." default:"0"`
+	Retention   time.Duration `help:"How long the record of a job is kept." default:"168h"`
+	MaxAttempts int           `help:"How often a job is begun before it fails for good." default:"5"`
+}
+
+// open connects to the queue, starting the embedded server if no other is named, and
+// waits for the named ones if they cannot be reached. close ends the connection and
+// the server.
+func (f queueFlags) open(ctx context.Context, env *environment, name string) (q *queue.Queue, close func(), err error) {
+	if len(f.Nats) == 0 {
+		return f.openEmbedded(ctx)
+	}
+	for told := false; ; told = true {
+		nc, err := queue.Connect(strings.Join(f.Nats, ","), f.token(), name)
+		if err == nil {
+			if q, err = f.openQueue(ctx, nc); err == nil {
+				return q, nc.Close, nil
+			}
+			nc.Close()
+		}
+		if !errors.Is(err, queue.ErrUnavailable) || ctx.Err() != nil {
+			return nil, nil, err
+		}
+		if !told {
+			env.log.Error("the queue cannot be reached; trying again until it can", "err", err)
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil, nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (f queueFlags) openEmbedded(ctx context.Context) (*queue.Queue, func(), error) {
+	srv, err := queue.StartServer(queue.ServerConfig{
+		Dir: f.natsDir(), Listen: f.NatsListen, Sync: f.Sync, MaxStore: int64(f.MaxStore),
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	nc, err := srv.Connect()
+	if err != nil {
+		srv.Close()
+		return nil, nil, err
+	}
+	close := func() { nc.Close(); srv.Close() }
+	q, err := f.openQueue(ctx, nc)
+	if err != nil {
+		close()
+		return nil, nil, err
+	}
+	return q, close, nil
+}
+
+func (f queueFlags) openQueue(ctx context.Context, nc *nats.Conn) (*queue.Queue, error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	return queue.Open(ctx, nc, queue.Options{Replicas: f.replicas(), Retention: f.Retention, MaxAttempts: f.MaxAttempts})
+}
+
+func (f queueFlags) natsDir() string { return filepath.Join(f.Data, "nats") }
+
+func (f queueFlags) replicas() int {
+	switch {
+	case f.Replicas > 0:
+		return f.Replicas
+	case len(f.Nats) > 1:
+		return 3
+	}
+	return 1
+}
+
+// token is the given one, or the one that an embedded server of this user has left
+// in the data directory.
+func (f queueFlags) token() string {
+	if f.NatsToken != "" || slices.ContainsFunc(f.Nats, func(url string) bool { return strings.Contains(url, "@") }) {
+		return f.NatsToken
+	}
+	token, err := queue.ReadToken(f.natsDir())
+	if err != nil {
+		return ""
+	}
+	return token
+}
+
+// httpFlags say where the gateway listens.
+type httpFlags struct {
+	Addr      string   `help:"Address to listen on." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
+	Hosts     []string `help:"Host names by which clients may call the server beside localhost and IP addresses." placeholder:"NAME,…"`
+	Origins   []string `help:"Web sites whose scripts may use the API." placeholder:"URL,…"`
+	MaxUpload byteSize `help:"Largest upload." default:"64MiB"`
+}
+
+// serve answers HTTP until ctx ends.
+func (f httpFlags) serve(ctx context.Context, env *environment, q *queue.Queue) error {
+	listener, err := net.Listen("tcp", f.Addr)
+	if err != nil {
+		return fmt.Errorf("%w (choose another address with --addr)", err)
+	}
+	g, err := gateway.New(gateway.Config{
+		Queue: q, Studio: web.Files(), Log: env.log,
+		Hosts: f.Hosts, Origins: f.Origins, MaxUpload: int64(f.MaxUpload),
+	})
+	if err != nil {
+		listener.Close()
+		return err
+	}
+	fmt.Fprintf(env.stdout, "Helicon is ready: http://%s\n", listener.Addr())
+	return g.Serve(ctx, listener)
+}
+
+// engineFlags say what workers may use.
+type engineFlags struct {
+	Models  string        `help:"Folder of model bundles." default:"${data}/models" placeholder:"DIR" type:"path"`
+	Threads int           `help:"Cores to compute on; 0 means all." default:"0"`
+	Mem     byteSize      `help:"Memory for models and running jobs; 0 means 3/4 of the machine's." default:"0"`
+	Slots   int           `help:"Jobs to run at once; 0 means one a core." default:"0"`
+	Grace   time.Duration `help:"How long running jobs may go on when the worker is told to stop, before they are handed back." default:"7s"`
+}
+
+func (f engineFlags) threads() int {
+	if f.Threads > 0 {
+		return f.Threads
+	}
+	return runtime.NumCPU()
+}
+
+func (f engineFlags) memory() (int64, error) {
+	if f.Mem > 0 {
+		return int64(f.Mem), nil
+	}
+	m, err := mem.VirtualMemory()
+	if err != nil {
+		return 0, fmt.Errorf("size of the machine's memory: %w (set it with --mem)", err)
+	}
+	return int64(m.Total / 4 * 3), nil
+}
+
+// modalities are the kinds of work that this program has generators for.
+var modalities = []string{"text"}
+
+// engine is a worker and what it computes with.
+type engine struct {
+	worker *generators.Worker
+	memory *generators.Memory
+	pool   *tensor.Pool
+}
+
+// open prepares a worker for the modalities and makes their tasks known to the queue,
+// so that jobs can be submitted from then on.
+func (f engineFlags) open(ctx context.Context, log *slog.Logger, q *queue.Queue, kinds []string) (*engine, error) {
+	for _, kind := range kinds {
+		if !slices.Contains(modalities, kind) {
+			return nil, fmt.Errorf("no worker for %q; there are: %s", kind, strings.Join(modalities, ", "))
+		}
+	}
+	budget, err := f.memory()
+	if err != nil {
+		return nil, err
+	}
+	bundles, err := hub.Open(hub.Config{Dir: f.Models})
+	if err != nil {
+		return nil, err
+	}
+	e := &engine{memory: generators.NewMemory(budget), pool: tensor.NewPool(f.threads())}
+	if err := e.hire(ctx, f, log, q, bundles); err != nil {
+		e.close()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *engine) hire(ctx context.Context, f engineFlags, log *slog.Logger, q *queue.Queue, bundles *hub.Hub) error {
+	writer, err := text.New(text.Config{Hub: bundles, Memory: e.memory, Pool: e.pool, Log: log})
+	if err != nil {
+		return err
+	}
+	if err := q.Define(ctx, writer.Tasks()); err != nil {
+		return err
+	}
+	e.worker, err = generators.NewWorker(generators.Config{
+		Queue: q, Generators: []generators.Generator{writer}, Memory: e.memory,
+		Log: log, Slots: cmp.Or(f.Slots, f.threads()), Version: version(), Grace: f.Grace,
+	})
+	return err
+}
+
+func (e *engine) close() {
+	e.memory.Close()
+	e.pool.Close()
+}
+
+// serveCmd is everything in one process.
+type serveCmd struct {
+	queueFlags
+	httpFlags
+	engineFlags
+	Workers []string `help:"Modalities to work on in this process; none for none." default:"text" placeholder:"KIND,…"`
+}
+
+// Run serves until the process is told to stop.
+func (c *serveCmd) Run(ctx context.Context, env *environment) error {
+	q, closeQueue, err := c.queueFlags.open(ctx, env, "helicon-serve")
+	if err != nil {
+		return ended(err)
+	}
+	defer closeQueue()
+	group, running := errgroup.WithContext(ctx)
+	if !slices.Equal(c.Workers, []string{"none"}) {
+		e, err := c.engineFlags.open(ctx, env.log, q, c.Workers)
+		if err != nil {
+			return err
+		}
+		defer e.close()
+		group.Go(func() error { return e.worker.Run(running) })
+	}
+	group.Go(func() error { return c.serve(running, env, q) })
+	return ended(group.Wait())
+}
+
+// gatewayCmd is the front without workers.
+type gatewayCmd struct {
+	queueFlags
+	httpFlags
+}
+
+// Run serves until the process is told to stop.
+func (c *gatewayCmd) Run(ctx context.Context, env *environment) error {
+	q, closeQueue, err := c.queueFlags.open(ctx, env, "helicon-gateway")
+	if err != nil {
+		return ended(err)
+	}
+	defer closeQueue()
+	return ended(c.serve(ctx, env, q))
+}
+
+// workerCmd is a worker for the queue of another process.
+type workerCmd struct {
+	queueFlags
+	engineFlags
+	Modality []string `help:"Modalities to work on." default:"text" placeholder:"KIND,…"`
+}
+
+// Validate refuses a worker that nobody could give work.
+func (c *workerCmd) Validate() error {
+	if len(c.Nats) == 0 {
+		return errors.New("--nats is missing: the address of the queue, which helicon serve --nats-listen or a NATS server provides")
+	}
+	return nil
+}
+
+// Run works until the process is told to stop.
+func (c *workerCmd) Run(ctx context.Context, env *environment) error {
+	q, closeQueue, err := c.queueFlags.open(ctx, env, "helicon-worker")
+	if err != nil {
+		return ended(err)
+	}
+	defer closeQueue()
+	e, err := c.engineFlags.open(ctx, env.log, q, c.Modality)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	env.log.Info("worker started", "worker", e.worker.ID(), "modalities", c.Modality)
+	return ended(e.worker.Run(ctx))
+}
+
+// ended takes the end that was asked for as a success.
+func ended(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,85 @@
+// The gateway's HTTP API: requests, answers, and problems (RFC 9457) as errors.
+
+/** An error that the gateway explained. `errors` is a list of {pointer, detail}. */
+export class Problem extends Error {
+  constructor({ title, status = 0, detail, code = 'unknown', errors = [] }) {
+    super(detail || title || `HTTP ${status}`);
+    this.name = 'Problem';
+    this.status = status;
+    this.code = code;
+    this.errors = errors;
+  }
+}
+
+/** The gateway could not be reached at all. */
+export class Unreachable extends Error {
+  constructor(cause) {
+    super('The server cannot be reached.', { cause });
+    this.name = 'Unreachable';
+  }
+}
+
+/** Returns the problem that an unsuccessful response states. */
+export async function problemOf(response) {
+  try {
+    return new Problem({ ...(await response.json()), status: response.status });
+  } catch {
+    return new Problem({ status: response.status, title: response.statusText });
+  }
+}
+
+async function request(method, path, { body, headers = {}, signal } = {}) {
+  let response;
+  try {
+    response = await fetch(path, {
+      method,
+      headers: body === undefined ? headers : { 'Content-Type': 'application/json', ...headers },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal,
+    });
+  } catch (cause) {
+    if (signal?.aborted) throw cause;
+    throw new Unreachable(cause);
+  }
+  if (!response.ok) throw await problemOf(response);
+  return response.status === 204 ? null : response.json();
+}
+
+/** Path of a job, with a verb or the events behind it. */
+export const jobPath = (id, verb) => `/v1/jobs/${encodeURIComponent(id)}${verb ? `/${verb}` : ''}`;
+
+export const tasks = async () => (await request('GET', '/v1/tasks')).data;
+export const models = async () => (await request('GET', '/v1/models')).data;
+export const job = (id) => request('GET', jobPath(id));
+export const cancel = (id) => request('POST', jobPath(id, 'cancel'));
+export const retry = (id) => request('POST', jobPath(id, 'retry'));
+export const remove = (id) => request('DELETE', jobPath(id));
+
+/** One page of jobs, newest first: {data, has_more, next}. */
+export function jobs({ state, after, limit = 30 } = {}) {
+  const query = new URLSearchParams({ limit });
+  if (state) query.set('state', state);
+  if (after) query.set('after', after);
+  return request('GET', `/v1/jobs?${query}`);
+}
+
+/**
+ * Submits a job and returns it. A request whose answer was lost is sent again under
+ * the same idempotency key, so that it cannot become two jobs.
+ */
+export async function submit(body) {
+  const headers = { 'Idempotency-Key': randomKey() };
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await request('POST', '/v1/jobs', { body, headers });
+    } catch (err) {
+      if (!(err instanceof Unreachable) || attempt === 3) throw err;
+      await new Promise((resolve) => setTimeout(resolve, 400 * attempt));
+    }
+  }
+}
+
+function randomKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
