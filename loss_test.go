@@ -93,7 +93,6 @@ type fleet struct {
 	args   [][]string
 	kills  int
 
-	mu        sync.Mutex
 	processes []*process
 }
 

@@ -267,7 +267,7 @@ func TestGenerateInProcess(t *testing.T) {
 func TestExitStatus(t *testing.T) {
 	t.Parallel()
 	unknownSetting := filepath.Join(t.TempDir(), "settings.yaml")
-	if err := os.WriteFile(unknownSetting, []byte("adress: 127.0.0.1:7001\n"), 0o600); err != nil {
+	if err := os.WriteFile(unknownSetting, []byte("colour-of-the-sky: 127.0.0.1:7001\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
@@ -280,7 +280,7 @@ func TestExitStatus(t *testing.T) {
 		"worker, no url":    {[]string{"worker"}, 80, "--nats"},
 		"address in use":    {[]string{"serve", "--addr", "256.0.0.1:80", "--data", t.TempDir()}, exitFailed, "--addr"},
 		"unknown model":     {[]string{"generate", "text", "x", "--model", "no-such-model"}, exitFailed, "no-such-model"},
-		"unknown setting":   {[]string{"doctor", "--config", unknownSetting}, 80, "adress"},
+		"unknown setting":   {[]string{"doctor", "--config", unknownSetting}, 80, "colour-of-the-sky"},
 		"too little memory": {[]string{"generate", "text", "x", "--mem", "1MB"}, exitFailed, "memory"},
 		"bad parameter":     {[]string{"generate", "text", "x", "--temperature", "9"}, exitFailed, "temperature"},
 		"no such bundle":    {[]string{"models", "info", "no-such-model"}, exitFailed, "no-such-model"},

@@ -76,7 +76,7 @@ func TestErrorsDecideTheJobsFate(t *testing.T) {
 		{"transient", func() error { return generators.Transient(errors.New("secret host is away")) }, queue.Succeeded, 2, "an internal error"},
 		{"transient problem", func() error { return generators.Transient(queue.Problemf("busy", "The engine is busy.")) }, queue.Succeeded, 2, "The engine is busy."},
 		{"internal", func() error { return errors.New("secret path") }, queue.Succeeded, 2, "an internal error"},
-		{"panic", func() error { var m map[string]int; m["x"] = 1; return nil }, queue.Succeeded, 2, "an internal error"},
+		{"panic", func() error { panic("a broken model") }, queue.Succeeded, 2, "an internal error"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

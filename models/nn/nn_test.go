@@ -149,7 +149,7 @@ func TestRopeAngles(t *testing.T) {
 		}
 	}
 	check(8, 0.1)
-	base := 100 * math.Pow(2*16.0/8-1, 2) // twice the context: (2·16/8 - 1)^(4/2)
+	base := 100 * (2*16.0/8 - 1) * (2*16.0/8 - 1) // twice the context: (2·16/8 - 1)^(4/2)
 	check(16, 1/math.Sqrt(base))
 }
 

@@ -23,7 +23,7 @@ func (e variable) eval(_ *machine, s *scope) (any, error) {
 	if v, ok := s.lookup(e.name); ok {
 		return v, nil
 	}
-	return undefined{e.name}, nil
+	return undefined(e), nil
 }
 
 type listOf []expr
