@@ -89,8 +89,11 @@ func (f queueFlags) openEmbedded(ctx context.Context) (*queue.Queue, func(), err
 	return q, close, nil
 }
 
+// openTimeout bounds one attempt: a cluster that has no leader yet does not answer.
+const openTimeout = 10 * time.Second
+
 func (f queueFlags) openQueue(ctx context.Context, nc *nats.Conn) (*queue.Queue, error) {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	return queue.Open(ctx, nc, queue.Options{Replicas: f.replicas(), Retention: f.Retention, MaxAttempts: f.MaxAttempts})
 }
