@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,24 @@ import (
 type client struct {
 	base string // http://host:port
 	http *http.Client
+}
+
+// serverURL is the address of a gateway, which people may write without its scheme
+// or with a final slash.
+type serverURL string
+
+// UnmarshalText reads an address.
+func (s *serverURL) UnmarshalText(text []byte) error {
+	address := string(text)
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return fmt.Errorf("%q is not an address such as 127.0.0.1:8080 or https://example.org", text)
+	}
+	*s = serverURL(strings.TrimSuffix(address, "/"))
+	return nil
 }
 
 // errUnreachable says that no gateway answers at the client's address.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,8 +24,8 @@ import (
 // doctorCmd looks at everything that serve would need.
 type doctorCmd struct {
 	queueFlags
-	Addr   string `help:"Address that would be listened on." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
-	Models string `help:"Folder of model bundles." default:"${data}/models" placeholder:"DIR" type:"path"`
+	Addr   string `help:"Address that would be listened on; ${default} unless given." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
+	Models string `help:"Folder of model bundles; ${default} unless given." default:"${data}/models" placeholder:"DIR" type:"path"`
 	JSON   bool   `help:"Print JSON." name:"json"`
 }
 
@@ -39,7 +40,7 @@ type finding struct {
 // Run prints the findings. The status is 1 if something that serve needs is missing.
 func (c *doctorCmd) Run(ctx context.Context, env *environment) error {
 	findings := []finding{
-		checkCPU(), checkMemory(), c.checkData(), c.checkDisk(), c.checkQueue(), c.checkModels(), c.checkAddress(), checkFFmpeg(),
+		checkCPU(), checkMemory(), c.checkData(), c.checkDisk(), c.checkQueue(), c.checkModels(), c.checkAddress(ctx), checkFFmpeg(),
 	}
 	var failed []string
 	for _, f := range findings {
@@ -178,10 +179,13 @@ func (c *doctorCmd) checkModels() finding {
 	return f
 }
 
-func (c *doctorCmd) checkAddress() finding {
+func (c *doctorCmd) checkAddress(ctx context.Context) finding {
 	l, err := net.Listen("tcp", c.Addr)
 	if err != nil {
-		return finding{Name: "address", OK: true, Found: err.Error(), Advice: "If that is not a running Helicon, choose another address with --addr."}
+		if (&client{base: "http://" + c.Addr, http: &http.Client{}}).alive(ctx) {
+			return finding{Name: "address", OK: true, Found: c.Addr + ", where a server is running"}
+		}
+		return finding{Name: "address", Found: err.Error(), Advice: "Choose another address with --addr."}
 	}
 	l.Close()
 	return finding{Name: "address", OK: true, Found: c.Addr + " is free"}

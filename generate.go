@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
@@ -25,9 +27,9 @@ type generateCmd struct {
 
 // clientFlags say which server makes it.
 type clientFlags struct {
-	Server string `help:"Address of a running server. Without it, one on the default address is used if it answers, and otherwise the work is done in this process." placeholder:"URL"`
-	JSON   bool   `help:"Print the finished job as JSON instead of its result." name:"json"`
-	engineFlags
+	Server      serverURL `help:"Address of a running server. Without it, one on the default address is used if it answers, and otherwise the work is done in this process." placeholder:"URL"`
+	JSON        bool      `help:"Print the finished job as JSON instead of its result." name:"json"`
+	engineFlags `group:"For work in this process"`
 }
 
 // defaultServer is where helicon serve listens unless told otherwise.
@@ -37,7 +39,7 @@ const defaultServer = "http://127.0.0.1:8080"
 // model's own settings.
 type generateTextCmd struct {
 	clientFlags
-	Prompt            string   `arg:"" help:"What to write on from; - reads it from the standard input."`
+	Prompt            string   `arg:"" help:"What to write on from; - reads it from the standard input, less its last line end."`
 	Chat              bool     `help:"Treat the prompt as a request to answer rather than a text to continue."`
 	System            string   `help:"With --chat: what the model should keep to." placeholder:"TEXT"`
 	Model             string   `help:"Model to use." placeholder:"ID"`
@@ -51,9 +53,12 @@ type generateTextCmd struct {
 	Stop              []string `help:"End before this text; may be repeated." sep:"none" placeholder:"TEXT"`
 }
 
+// Validate refuses settings that mean nothing.
+func (c *generateTextCmd) Validate() error { return c.engineFlags.validate() }
+
 // Run submits the job and prints its text as it is written.
 func (c *generateTextCmd) Run(ctx context.Context, env *environment) error {
-	job, err := c.submission()
+	job, err := c.submission(ctx)
 	if err != nil {
 		return err
 	}
@@ -62,14 +67,13 @@ func (c *generateTextCmd) Run(ctx context.Context, env *environment) error {
 	})
 }
 
-func (c *generateTextCmd) submission() (*submission, error) {
+func (c *generateTextCmd) submission(ctx context.Context) (*submission, error) {
 	prompt := c.Prompt
 	if prompt == "-" {
-		b, err := io.ReadAll(os.Stdin)
-		if err != nil {
+		var err error
+		if prompt, err = readPrompt(ctx, os.Stdin); err != nil {
 			return nil, fmt.Errorf("prompt: %w", err)
 		}
-		prompt = string(b)
 	}
 	job := &submission{Task: "text.complete", Model: c.Model, Seed: c.Seed, Input: map[string]any{}, Priority: queue.High}
 	if c.Chat {
@@ -97,6 +101,36 @@ func (c *generateTextCmd) submission() (*submission, error) {
 	return job, nil
 }
 
+// maxPrompt is how many bytes of a prompt are read; models take far less.
+const maxPrompt = 4 << 20
+
+// readPrompt reads a prompt and drops the line end that echo and editors put behind
+// it. When ctx ends first it leaves the read behind, which nothing can interrupt at a
+// terminal; the process is about to end.
+func readPrompt(ctx context.Context, r io.Reader) (string, error) {
+	type input struct {
+		text []byte
+		err  error
+	}
+	read := make(chan input, 1)
+	go func() {
+		text, err := io.ReadAll(io.LimitReader(r, maxPrompt+1))
+		read <- input{text, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	case in := <-read:
+		if len(in.text) > maxPrompt {
+			return "", fmt.Errorf("longer than %d bytes", maxPrompt)
+		}
+		if !utf8.Valid(in.text) {
+			return "", errors.New("not valid UTF-8")
+		}
+		return strings.TrimSuffix(strings.TrimSuffix(string(in.text), "\n"), "\r"), in.err
+	}
+}
+
 // set puts a value into the input if it was given.
 func set[T any](input map[string]any, name string, value *T) {
 	if value != nil {
@@ -107,7 +141,7 @@ func set[T any](input map[string]any, name string, value *T) {
 // withServer calls use with a client of the named server, of a running one, or of
 // one that lives in this process until use returns.
 func (f clientFlags) withServer(ctx context.Context, env *environment, use func(context.Context, *client) error) error {
-	server := &client{base: f.Server, http: &http.Client{}}
+	server := &client{base: string(f.Server), http: &http.Client{}}
 	if f.Server != "" {
 		return unavailable(use(ctx, server))
 	}
@@ -125,16 +159,11 @@ func (f clientFlags) inProcess(ctx context.Context, env *environment, use func(c
 		return err
 	}
 	defer os.RemoveAll(dir)
-	q, closeQueue, err := queueFlags{Data: dir}.openEmbedded(ctx)
+	q, closeQueue, err := queueFlags{Data: dir}.openEmbedded(ctx, env.warnings)
 	if err != nil {
 		return err
 	}
 	defer closeQueue()
-	e, err := f.open(ctx, env.warnings, q, modalities)
-	if err != nil {
-		return err
-	}
-	defer e.close()
 	g, err := gateway.New(gateway.Config{Queue: q, Log: env.warnings})
 	if err != nil {
 		return err
@@ -143,11 +172,16 @@ func (f clientFlags) inProcess(ctx context.Context, env *environment, use func(c
 	if err != nil {
 		return err
 	}
+	e, err := f.open(ctx, env.warnings, q)
+	if err != nil {
+		listener.Close()
+		return err
+	}
 	// The server outlives ctx: use cancels its job through it when ctx ends.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	group, serving := errgroup.WithContext(serving)
 	group.Go(func() error { return g.Serve(serving, listener) })
-	group.Go(func() error { return e.worker.Run(serving) })
+	group.Go(func() error { return e.run(serving) })
 	using, cancel := context.WithCancelCause(ctx)
 	context.AfterFunc(serving, func() { cancel(context.Cause(serving)) })
 	err = use(using, &client{base: "http://" + listener.Addr().String(), http: &http.Client{}})
@@ -177,6 +211,7 @@ func runJob(ctx context.Context, env *environment, server *client, s *submission
 	err = server.follow(ctx, job.ID, view.show)
 	view.clear()
 	if ctx.Err() != nil {
+		view.cut()
 		stopping, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer done()
 		if err := server.cancel(stopping, job.ID); err != nil {
@@ -185,12 +220,13 @@ func runJob(ctx context.Context, env *environment, server *client, s *submission
 		return &exitError{status: exitInterrupted}
 	}
 	if err != nil {
+		view.cut()
 		return describe(err)
 	}
 	return view.finish(asJSON)
 }
 
-// describe writes the fields of a problem under its sentence.
+// describe writes the fields of a problem that its sentence does not tell under it.
 func describe(err error) error {
 	var problem *queue.Problem
 	if !errors.As(err, &problem) {
@@ -198,7 +234,9 @@ func describe(err error) error {
 	}
 	text := problem.Detail
 	for _, f := range problem.Errors {
-		text += fmt.Sprintf("\n  %s: %s", f.Pointer, f.Detail)
+		if !strings.Contains(problem.Detail, f.Detail) {
+			text += fmt.Sprintf("\n  %s: %s", f.Pointer, f.Detail)
+		}
 	}
 	return errors.New(text)
 }
@@ -208,6 +246,7 @@ type view struct {
 	out     io.Writer
 	status  io.Writer
 	live    bool // status is a terminal: show a line that changes
+	waiting bool // that line is there
 	quiet   bool // only the last job counts
 	written int  // bytes of text printed
 	job     *queue.Job
@@ -219,6 +258,7 @@ func (v *view) show(e *queue.Event) error {
 	}
 	if e.Type == queue.EventQueued && v.live {
 		fmt.Fprint(v.status, "\r\x1b[Kqueued …")
+		v.waiting = true
 	}
 	if e.Delta == nil || e.Delta.Choice != 0 || v.quiet {
 		return nil
@@ -228,9 +268,7 @@ func (v *view) show(e *queue.Event) error {
 	if skip := v.written - e.Delta.Offset; skip > 0 {
 		fresh = fresh[min(skip, len(fresh)):]
 	}
-	if v.written == 0 {
-		v.clear()
-	}
+	v.clear()
 	v.written += len(fresh)
 	_, err := io.WriteString(v.out, fresh)
 	return err
@@ -238,8 +276,16 @@ func (v *view) show(e *queue.Event) error {
 
 // clear removes the status line.
 func (v *view) clear() {
-	if v.live {
+	if v.waiting {
 		fmt.Fprint(v.status, "\r\x1b[K")
+		v.waiting = false
+	}
+}
+
+// cut ends the line of a text that will not be finished.
+func (v *view) cut() {
+	if v.written > 0 {
+		fmt.Fprintln(v.out)
 	}
 }
 
@@ -253,6 +299,8 @@ func (v *view) finish(asJSON bool) error {
 		}
 	} else if v.job.Result != nil {
 		fmt.Fprintln(v.out, v.job.Result.Text[min(v.written, len(v.job.Result.Text)):])
+	} else {
+		v.cut()
 	}
 	switch v.job.State {
 	case queue.Failed:

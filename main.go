@@ -44,10 +44,11 @@ type environment struct {
 	stderr   io.Writer
 }
 
-// Exit statuses beside 0 and kong's 80 for a wrong command line.
+// Exit statuses beside 0.
 const (
 	exitFailed      = 1   // the job or the command failed
 	exitUnavailable = 3   // the server cannot be reached
+	exitUsage       = 80  // the command line or the settings are wrong
 	exitInterrupted = 130 // ended by Ctrl-C
 )
 
@@ -58,23 +59,37 @@ func main() {
 	// A second Ctrl-C ends the process the hard way.
 	context.AfterFunc(ctx, stop)
 
-	command := kong.Parse(&c,
+	parser, err := kong.New(&c,
 		kong.Name("helicon"),
 		kong.Description("Text, images, sound and video from prompts, as durable jobs."),
 		kong.DefaultEnvars("HELICON"),
 		kong.Configuration(loadSettings, "helicon.yaml", filepath.Join(xdg.ConfigHome, "helicon", "helicon.yaml")),
 		kong.Vars{"version": version(), "data": filepath.Join(xdg.DataHome, "helicon")},
 		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.UsageOnError(),
+		kong.ShortUsageOnError(),
 	)
-	err := command.Run(&environment{
+	if err != nil { // the settings file cannot be read
+		fmt.Fprintln(os.Stderr, "helicon: error:", err)
+		os.Exit(exitUsage)
+	}
+	command, err := parser.Parse(os.Args[1:])
+	if err != nil {
+		parser.Stdout = os.Stderr // the standard output is for results
+		parser.Exit = func(int) { os.Exit(exitUsage) }
+		parser.FatalIfErrorf(err)
+	}
+	err = command.Run(&environment{
 		log: newLogger(c, c.LogLevel), warnings: newLogger(c, max(c.LogLevel, slog.LevelWarn)), stdout: os.Stdout, stderr: os.Stderr,
 	})
 	if err == nil {
 		return
 	}
 	var exit *exitError
-	if !errors.As(err, &exit) {
+	switch {
+	case errors.As(err, &exit):
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		exit = &exitError{status: exitInterrupted}
+	default:
 		exit = &exitError{status: exitFailed, err: err}
 	}
 	if exit.err != nil {
@@ -90,6 +105,7 @@ type exitError struct {
 	err    error // printed unless nil
 }
 
+// Error implements error.
 func (e *exitError) Error() string {
 	if e.err == nil {
 		return fmt.Sprintf("exit status %d", e.status)
@@ -97,6 +113,7 @@ func (e *exitError) Error() string {
 	return e.err.Error()
 }
 
+// Unwrap returns the error that is printed.
 func (e *exitError) Unwrap() error { return e.err }
 
 func newLogger(c cli, level slog.Level) *slog.Logger {

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 	"text/tabwriter"
 
@@ -21,7 +23,7 @@ type modelsCmd struct {
 
 // modelsFlags say where models are looked for.
 type modelsFlags struct {
-	Models string `help:"Folder of model bundles." default:"${data}/models" placeholder:"DIR" type:"path"`
+	Models string `help:"Folder of model bundles; ${default} unless given." default:"${data}/models" placeholder:"DIR" type:"path"`
 	JSON   bool   `help:"Print JSON." name:"json"`
 }
 
@@ -66,17 +68,30 @@ func (c *listModelsCmd) Run(env *environment) error {
 	if c.JSON {
 		return printJSON(env, views)
 	}
+	c.table(env, views)
+	return nil
+}
+
+// table prints the models that can be used, then the others with the reason.
+func (c *listModelsCmd) table(env *environment, views []bundleView) {
 	table := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "MODEL\tARCHITECTURE\tPARAMETERS\tSIZE\tCONTEXT\tLICENCE\tSOURCE")
 	for _, v := range views {
 		if v.Problem != "" {
-			fmt.Fprintf(table, "%s\tunusable: %s\t\t\t\t\t%s\n", v.ID, v.Problem, v.Source)
 			continue
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", v.ID, strings.Join(v.Architectures, ","),
 			humanize.SIWithDigits(float64(v.Parameters), 1, ""), humanize.Bytes(uint64(v.Bytes)), v.Context, v.Licence, v.Source)
 	}
-	return table.Flush()
+	table.Flush()
+	for _, v := range views {
+		if v.Problem != "" {
+			fmt.Fprintf(env.stdout, "unusable: %s: %s\n", v.ID, v.Problem)
+		}
+	}
+	if _, err := os.Stat(c.Models); errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(env.stderr, "There is no folder %s yet; model bundles in it would be listed here.\n", c.Models)
+	}
 }
 
 type modelInfoCmd struct {

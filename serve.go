@@ -28,8 +28,8 @@ import (
 
 // queueFlags say where jobs are kept.
 type queueFlags struct {
-	Data        string        `help:"Data directory." default:"${data}" placeholder:"DIR" type:"path"`
-	Nats        []string      `help:"Use these NATS servers instead of the embedded one." placeholder:"URL,…"`
+	Data        string        `help:"Data directory; ${default} unless given." default:"${data}" placeholder:"DIR" type:"path"`
+	Nats        []string      `help:"Use these NATS servers instead of the embedded one." placeholder:"URL"`
 	NatsToken   string        `help:"Token for the NATS servers, unless it is in their URLs." placeholder:"TOKEN"`
 	NatsListen  string        `help:"Let workers in other processes reach the embedded queue here; they need the token in its directory." placeholder:"HOST:PORT"`
 	Sync        bool          `help:"Write every accepted job through to the disk before it is acknowledged, so that it survives power loss." default:"true" negatable:""`
@@ -39,17 +39,30 @@ type queueFlags struct {
 	MaxAttempts int           `help:"How often a job is begun before it fails for good." default:"5"`
 }
 
+// validate refuses numbers that mean nothing.
+func (f queueFlags) validate() error {
+	switch {
+	case f.Retention <= 0:
+		return errors.New("--retention: want more than 0")
+	case f.MaxAttempts < 1:
+		return errors.New("--max-attempts: want at least 1")
+	case f.Replicas < 0:
+		return errors.New("--replicas: want at least 0")
+	}
+	return nil
+}
+
 // open connects to the queue, starting the embedded server if no other is named, and
 // waits for the named ones if they cannot be reached. close ends the connection and
 // the server.
 func (f queueFlags) open(ctx context.Context, env *environment, name string) (q *queue.Queue, close func(), err error) {
 	if len(f.Nats) == 0 {
-		return f.openEmbedded(ctx)
+		return f.openEmbedded(ctx, env.log)
 	}
 	for told := false; ; told = true {
 		nc, err := queue.Connect(strings.Join(f.Nats, ","), f.token(), name)
 		if err == nil {
-			if q, err = f.openQueue(ctx, nc); err == nil {
+			if q, err = f.openQueue(ctx, nc, nil); err == nil {
 				return q, nc.Close, nil
 			}
 			nc.Close()
@@ -68,9 +81,9 @@ func (f queueFlags) open(ctx context.Context, env *environment, name string) (q 
 	}
 }
 
-func (f queueFlags) openEmbedded(ctx context.Context) (*queue.Queue, func(), error) {
+func (f queueFlags) openEmbedded(ctx context.Context, log *slog.Logger) (*queue.Queue, func(), error) {
 	srv, err := queue.StartServer(queue.ServerConfig{
-		Dir: f.natsDir(), Listen: f.NatsListen, Sync: f.Sync, MaxStore: int64(f.MaxStore),
+		Dir: f.natsDir(), Listen: f.NatsListen, Sync: f.Sync, MaxStore: int64(f.MaxStore), Log: log,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -81,7 +94,7 @@ func (f queueFlags) openEmbedded(ctx context.Context) (*queue.Queue, func(), err
 		return nil, nil, err
 	}
 	close := func() { nc.Close(); srv.Close() }
-	q, err := f.openQueue(ctx, nc)
+	q, err := f.openQueue(ctx, nc, srv.Full)
 	if err != nil {
 		close()
 		return nil, nil, err
@@ -92,10 +105,10 @@ func (f queueFlags) openEmbedded(ctx context.Context) (*queue.Queue, func(), err
 // openTimeout bounds one attempt: a cluster that has no leader yet does not answer.
 const openTimeout = 10 * time.Second
 
-func (f queueFlags) openQueue(ctx context.Context, nc *nats.Conn) (*queue.Queue, error) {
+func (f queueFlags) openQueue(ctx context.Context, nc *nats.Conn, full func() bool) (*queue.Queue, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	return queue.Open(ctx, nc, queue.Options{Replicas: f.replicas(), Retention: f.Retention, MaxAttempts: f.MaxAttempts})
+	return queue.Open(ctx, nc, queue.Options{Replicas: f.replicas(), Retention: f.Retention, MaxAttempts: f.MaxAttempts, Full: full})
 }
 
 func (f queueFlags) natsDir() string { return filepath.Join(f.Data, "nats") }
@@ -125,10 +138,18 @@ func (f queueFlags) token() string {
 
 // httpFlags say where the gateway listens.
 type httpFlags struct {
-	Addr      string   `help:"Address to listen on." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
-	Hosts     []string `help:"Host names by which clients may call the server beside localhost and IP addresses." placeholder:"NAME,…"`
-	Origins   []string `help:"Web sites whose scripts may use the API." placeholder:"URL,…"`
+	Addr      string   `help:"Address to listen on; ${default} unless given." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
+	Hosts     []string `help:"Host names by which clients may call the server beside localhost and IP addresses; * for any." placeholder:"NAME"`
+	Origins   []string `help:"Web sites whose scripts may use the API." placeholder:"URL"`
 	MaxUpload byteSize `help:"Largest upload." default:"64MiB"`
+}
+
+// validate refuses a limit that lets nothing through.
+func (f httpFlags) validate() error {
+	if f.MaxUpload < 1 {
+		return errors.New("--max-upload: want at least 1 byte")
+	}
+	return nil
 }
 
 // serve answers HTTP until ctx ends.
@@ -151,11 +172,19 @@ func (f httpFlags) serve(ctx context.Context, env *environment, q *queue.Queue) 
 
 // engineFlags say what workers may use.
 type engineFlags struct {
-	Models  string        `help:"Folder of model bundles." default:"${data}/models" placeholder:"DIR" type:"path"`
+	Models  string        `help:"Folder of model bundles; ${default} unless given." default:"${data}/models" placeholder:"DIR" type:"path"`
 	Threads int           `help:"Cores to compute on; 0 means all." default:"0"`
 	Mem     byteSize      `help:"Memory for models and running jobs; 0 means 3/4 of the machine's." default:"0"`
 	Slots   int           `help:"Jobs to run at once; 0 means one a core." default:"0"`
 	Grace   time.Duration `help:"How long running jobs may go on when the worker is told to stop, before they are handed back." default:"7s"`
+}
+
+// validate refuses numbers that mean nothing.
+func (f engineFlags) validate() error {
+	if f.Threads < 0 || f.Slots < 0 || f.Grace < 0 {
+		return errors.New("--threads, --slots and --grace: want at least 0")
+	}
+	return nil
 }
 
 func (f engineFlags) threads() int {
@@ -186,14 +215,19 @@ type engine struct {
 	pool   *tensor.Pool
 }
 
-// open prepares a worker for the modalities and makes their tasks known to the queue,
-// so that jobs can be submitted from then on.
-func (f engineFlags) open(ctx context.Context, log *slog.Logger, q *queue.Queue, kinds []string) (*engine, error) {
+// checkModalities refuses kinds of work that there is no generator for.
+func checkModalities(kinds []string) error {
 	for _, kind := range kinds {
 		if !slices.Contains(modalities, kind) {
-			return nil, fmt.Errorf("no worker for %q; there are: %s", kind, strings.Join(modalities, ", "))
+			return fmt.Errorf("no worker for %q; there are: %s", kind, strings.Join(modalities, ", "))
 		}
 	}
+	return nil
+}
+
+// open prepares a worker and makes its tasks known to the queue, so that jobs can be
+// submitted from then on.
+func (f engineFlags) open(ctx context.Context, log *slog.Logger, q *queue.Queue) (*engine, error) {
 	budget, err := f.memory()
 	if err != nil {
 		return nil, err
@@ -201,6 +235,11 @@ func (f engineFlags) open(ctx context.Context, log *slog.Logger, q *queue.Queue,
 	bundles, err := hub.Open(hub.Config{Dir: f.Models})
 	if err != nil {
 		return nil, err
+	}
+	for _, b := range bundles.Bundles() {
+		if b.Problem != nil {
+			log.Info("a model cannot be used", "model", b.ID, "source", b.Source, "err", b.Problem)
+		}
 	}
 	e := &engine{memory: generators.NewMemory(budget), pool: tensor.NewPool(f.threads())}
 	if err := e.hire(ctx, f, log, q, bundles); err != nil {
@@ -225,6 +264,15 @@ func (e *engine) hire(ctx context.Context, f engineFlags, log *slog.Logger, q *q
 	return err
 }
 
+// run works until ctx ends and then lets go of models and threads.
+func (e *engine) run(ctx context.Context) error {
+	if err := e.worker.Run(ctx); err != nil {
+		return err // a job that did not stop may still compute on them
+	}
+	e.close()
+	return nil
+}
+
 func (e *engine) close() {
 	e.memory.Close()
 	e.pool.Close()
@@ -235,7 +283,18 @@ type serveCmd struct {
 	queueFlags
 	httpFlags
 	engineFlags
-	Workers []string `help:"Modalities to work on in this process; none for none." default:"text" placeholder:"KIND,…"`
+	Workers []string `help:"Modalities to work on in this process; none for none." default:"text"`
+}
+
+func (c *serveCmd) works() bool { return !slices.Equal(c.Workers, []string{"none"}) }
+
+// Validate refuses settings that mean nothing and work that nobody could do.
+func (c *serveCmd) Validate() error {
+	var unknown error
+	if c.works() {
+		unknown = checkModalities(c.Workers)
+	}
+	return cmp.Or(c.queueFlags.validate(), c.httpFlags.validate(), c.engineFlags.validate(), unknown)
 }
 
 // Run serves until the process is told to stop.
@@ -246,13 +305,12 @@ func (c *serveCmd) Run(ctx context.Context, env *environment) error {
 	}
 	defer closeQueue()
 	group, running := errgroup.WithContext(ctx)
-	if !slices.Equal(c.Workers, []string{"none"}) {
-		e, err := c.engineFlags.open(ctx, env.log, q, c.Workers)
+	if c.works() {
+		e, err := c.engineFlags.open(ctx, env.log, q)
 		if err != nil {
 			return err
 		}
-		defer e.close()
-		group.Go(func() error { return e.worker.Run(running) })
+		group.Go(func() error { return e.run(running) })
 	}
 	group.Go(func() error { return c.serve(running, env, q) })
 	return ended(group.Wait())
@@ -262,6 +320,11 @@ func (c *serveCmd) Run(ctx context.Context, env *environment) error {
 type gatewayCmd struct {
 	queueFlags
 	httpFlags
+}
+
+// Validate refuses settings that mean nothing.
+func (c *gatewayCmd) Validate() error {
+	return cmp.Or(c.queueFlags.validate(), c.httpFlags.validate())
 }
 
 // Run serves until the process is told to stop.
@@ -278,7 +341,7 @@ func (c *gatewayCmd) Run(ctx context.Context, env *environment) error {
 type workerCmd struct {
 	queueFlags
 	engineFlags
-	Modality []string `help:"Modalities to work on." default:"text" placeholder:"KIND,…"`
+	Modality []string `help:"Modalities to work on." default:"text"`
 }
 
 // Validate refuses a worker that nobody could give work.
@@ -286,7 +349,7 @@ func (c *workerCmd) Validate() error {
 	if len(c.Nats) == 0 {
 		return errors.New("--nats is missing: the address of the queue, which helicon serve --nats-listen or a NATS server provides")
 	}
-	return nil
+	return cmp.Or(c.queueFlags.validate(), c.engineFlags.validate(), checkModalities(c.Modality))
 }
 
 // Run works until the process is told to stop.
@@ -296,13 +359,12 @@ func (c *workerCmd) Run(ctx context.Context, env *environment) error {
 		return ended(err)
 	}
 	defer closeQueue()
-	e, err := c.engineFlags.open(ctx, env.log, q, c.Modality)
+	e, err := c.engineFlags.open(ctx, env.log, q)
 	if err != nil {
 		return err
 	}
-	defer e.close()
 	env.log.Info("worker started", "worker", e.worker.ID(), "modalities", c.Modality)
-	return ended(e.worker.Run(ctx))
+	return ended(e.run(ctx))
 }
 
 // ended takes the end that was asked for as a success.

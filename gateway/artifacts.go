@@ -8,6 +8,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"os"
 	"path"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"helicon/gateway/strict"
 	"helicon/queue"
 )
 
@@ -102,6 +104,7 @@ type source struct {
 	err error
 }
 
+// Read implements io.Reader.
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.Reader.Read(p)
 	if err != nil && err != io.EOF {
@@ -116,6 +119,9 @@ func broken(err error) error {
 	if errors.As(err, &tooLarge) {
 		return queue.Problemf("too_large", "The upload is larger than %d bytes.", tooLarge.Limit)
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return strict.ErrSlow
+	}
 	return queue.Problemf("invalid_request", "The upload could not be read to its end: it is cut short or malformed.")
 }
 
@@ -125,6 +131,7 @@ type patientReader struct {
 	control *http.ResponseController
 }
 
+// Read implements io.Reader.
 func (p *patientReader) Read(b []byte) (int, error) {
 	now := time.Now()
 	_ = p.control.SetReadDeadline(now.Add(readTimeout)) // a recorder in a test has no deadlines
@@ -252,6 +259,7 @@ type patientWriter struct {
 	closing func() error
 }
 
+// Write implements io.Writer.
 func (p *patientWriter) Write(b []byte) (int, error) {
 	if err := p.closing(); err != nil {
 		return 0, err

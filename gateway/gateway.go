@@ -126,25 +126,26 @@ func (g *Gateway) routes() *gin.Engine {
 			}
 		})
 	}
+	read := func(path string, h handler) { // what is read can be asked about, too
+		handle("GET", path, h)
+		handle("HEAD", path, h)
+	}
 	handle("POST", "/v1/jobs", g.submitJob)
-	handle("GET", "/v1/jobs", g.listJobs)
-	handle("GET", "/v1/jobs/:id", g.showJob)
+	read("/v1/jobs", g.listJobs)
+	read("/v1/jobs/:id", g.showJob)
 	handle("DELETE", "/v1/jobs/:id", g.deleteJob)
 	handle("POST", "/v1/jobs/:id/cancel", g.cancelJob)
 	handle("POST", "/v1/jobs/:id/retry", g.retryJob)
 	handle("GET", "/v1/jobs/:id/events", g.jobEvents)
 	handle("GET", "/v1/events", g.allEvents)
 	handle("POST", "/v1/uploads", g.upload)
-	handle("GET", "/v1/artifacts/:sha256", g.artifact)
-	handle("HEAD", "/v1/artifacts/:sha256", g.artifact)
-	handle("GET", "/v1/tasks", g.listTasks)
-	handle("GET", "/v1/models", g.listModels)
-	handle("GET", "/v1/models/*id", g.showModel)
-	handle("GET", "/v1/workers", g.listWorkers)
-	handle("GET", "/healthz", g.healthz)
-	handle("HEAD", "/healthz", g.healthz)
-	handle("GET", "/readyz", g.readyz)
-	handle("HEAD", "/readyz", g.readyz)
+	read("/v1/artifacts/:sha256", g.artifact)
+	read("/v1/tasks", g.listTasks)
+	read("/v1/models", g.listModels)
+	read("/v1/models/*id", g.showModel)
+	read("/v1/workers", g.listWorkers)
+	read("/healthz", g.healthz)
+	read("/readyz", g.readyz)
 	for path, h := range openai.New(backend{g}).Routes() {
 		handle("POST", path, func(c *gin.Context) error {
 			c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, g.maxBody())

@@ -108,6 +108,7 @@ func TestRefusedJobs(t *testing.T) {
 		{"no input", `{"task":"text.complete"}`, 400, "invalid_input", "/input/prompt", "missing"},
 		{"input not an object", `{"task":"text.complete","input":"a"}`, 400, "invalid_input", "/input", "want an object, got a string"},
 		{"unknown input", `{"task":"text.complete","input":{"prompt":"a","temprature":1}}`, 400, "invalid_input", "/input/temprature", "temperature"},
+		{"far too hot", `{"task":"text.complete","input":{"prompt":"a","temperature":1000000}}`, 400, "invalid_input", "/input/temperature", "want at most 2, got 1000000"},
 		{"too hot", `{"task":"text.complete","input":{"prompt":"a","temperature":9}}`, 400, "invalid_input", "/input/temperature", "want at most 2, got 9"},
 		{"role", `{"task":"text.chat","input":{"messages":[{"role":"king","content":""}]}}`, 400, "invalid_input", "/input/messages/0/role", `"system", "user", "assistant"`},
 		{"huge exponent", `{"task":"text.complete","input":{"prompt":"a","temperature":1e-999999}}`, 400, "invalid_request", "/input/temperature", "out of range"},
@@ -558,6 +559,11 @@ func TestDirectoryRoutes(t *testing.T) {
 	}
 	if a := h.Do(t, "GET", "/v1/models/"+harness.Model, ""); a.Status != 200 {
 		t.Errorf("%d %s", a.Status, a.Body)
+	}
+	for _, path := range []string{"/v1/jobs", "/v1/models", "/v1/models/" + harness.Model, "/v1/tasks", "/v1/workers", "/healthz", "/readyz"} {
+		if a := h.Do(t, "HEAD", path, ""); a.Status != 200 || len(a.Body) != 0 {
+			t.Errorf("HEAD %s: %d %s", path, a.Status, a.Body)
+		}
 	}
 	var p problem
 	h.Do(t, "GET", "/v1/models/org/none", "").JSON(t, 404, &p)

@@ -47,6 +47,7 @@ var kinds = map[string]kindOf{
 	"no_chat_template":       {http.StatusBadRequest, "The model does not chat"},
 	"need_missing":           {http.StatusBadRequest, "A needed job is missing"},
 	"cross_origin":           {http.StatusForbidden, "Another site may not do this"},
+	"request_timeout":        {http.StatusRequestTimeout, "The request came too slowly"},
 	"not_found":              {http.StatusNotFound, "Not found"},
 	"model_not_found":        {http.StatusNotFound, "There is no such model"},
 	"method_not_allowed":     {http.StatusMethodNotAllowed, "The method is not allowed"},
@@ -113,11 +114,12 @@ const statusClientGone = 499
 // fail answers a request with the error in the dialect of its route. What the
 // client is not told goes to the log.
 func (g *Gateway) fail(c *gin.Context, err error) {
-	if c.Request.Context().Err() != nil {
+	status, told := explain(err)
+	// A body that stays away ends the request's context as well, but not the client.
+	if c.Request.Context().Err() != nil && told.Code != "request_timeout" {
 		c.Status(statusClientGone)
 		return
 	}
-	status, told := explain(err)
 	if status >= http.StatusInternalServerError {
 		g.log.Error("request failed", "request", requestID(c), "route", c.FullPath(), "err", err)
 	}

@@ -147,6 +147,9 @@ func article(types []string) string {
 }
 
 func decimal(r *big.Rat) string {
+	if r.IsInt() && r.Num().BitLen() < 64 {
+		return r.Num().String()
+	}
 	f, _ := r.Float64()
 	return strconv.FormatFloat(f, 'g', -1, 64)
 }

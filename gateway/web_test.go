@@ -6,14 +6,17 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"mime/multipart"
 	"net"
+	"net/http/httptest"
 	"net/textproto"
 	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"helicon/gateway"
 	"helicon/gateway/internal/harness"
@@ -187,6 +190,30 @@ func TestLimitsOfBodiesAndHeaders(t *testing.T) {
 	h.Do(t, "POST", "/v1/jobs", `{"task":"text.complete","input":{"prompt":"`+long+long[:100<<10]+`"}}`).JSON(t, 413, &p)
 	if a := h.Do(t, "GET", "/healthz", "", "X-Long", strings.Repeat("a", 80<<10)); a.Status != 431 {
 		t.Errorf("long header: %d", a.Status)
+	}
+}
+
+// TestSlowBody begins requests and never finishes their bodies: the client must be
+// told why it is given up.
+func TestSlowBody(t *testing.T) {
+	t.Parallel()
+	h := harness.Start(t, gateway.Config{})
+	impatient := httptest.NewUnstartedServer(h.Gateway)
+	impatient.Config.ReadHeaderTimeout = time.Minute // the header comes, however busy the machine is
+	impatient.Config.ReadTimeout = 50 * time.Millisecond
+	impatient.Start()
+	defer impatient.Close()
+	for _, path := range []string{"/v1/jobs", "/v1/chat/completions"} {
+		conn, err := net.Dial("tcp", impatient.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{", path)
+		answer, err := io.ReadAll(conn)
+		if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") || !strings.Contains(string(answer), "request_timeout") {
+			t.Errorf("%s: %q (%v)", path, answer, err)
+		}
 	}
 }
 

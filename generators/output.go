@@ -119,8 +119,12 @@ func (o *output) send(ctx context.Context) (int, error) {
 	events := o.pending
 	o.pending = nil
 	o.mu.Unlock()
-	for i, e := range events {
-		err := o.lease.Emit(ctx, e)
+	for i := range events {
+		e := &events[i]
+		if e.Time.IsZero() {
+			e.Time = time.Now().UTC() // the same in each try, so that it is known again
+		}
+		err := o.lease.Emit(ctx, *e)
 		switch {
 		case err == nil:
 		case errors.Is(err, queue.ErrCanceled), errors.Is(err, queue.ErrLeaseLost):
@@ -200,9 +204,10 @@ func (o *output) Artifact(ctx context.Context, r io.ReadSeeker, about queue.Arti
 	}
 }
 
-// last returns the last pending event, or nil.
+// last returns the last pending event if it may still grow, or nil. One that has a
+// time was tried already: it may be stored although the answer was lost.
 func (o *output) last() *queue.Event {
-	if len(o.pending) == 0 {
+	if len(o.pending) == 0 || !o.pending[len(o.pending)-1].Time.IsZero() {
 		return nil
 	}
 	return &o.pending[len(o.pending)-1]

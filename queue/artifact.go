@@ -25,6 +25,9 @@ const describedIn = "artifact" // metadata key of the description in the object 
 // with digest, size and URL filled in. Bytes that are stored already are not stored
 // twice; their first description stays. ErrTooLarge if there are more than limit.
 func (q *Queue) PutArtifact(ctx context.Context, r io.Reader, limit int64, about Artifact) (Artifact, error) {
+	if err := q.writable(); err != nil {
+		return Artifact{}, err
+	}
 	// The name is the digest, so the bytes are read once into a file before they are stored.
 	file, err := os.CreateTemp("", "helicon-artifact-*")
 	if err != nil {
@@ -103,6 +106,7 @@ type seekable struct {
 	at     int64 // where body is
 }
 
+// Read implements io.Reader.
 func (s *seekable) Read(p []byte) (int, error) {
 	if s.offset >= s.size {
 		return 0, io.EOF
@@ -131,6 +135,7 @@ func (s *seekable) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Seek implements io.Seeker.
 func (s *seekable) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekCurrent:
@@ -145,6 +150,7 @@ func (s *seekable) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
+// Close implements io.Closer.
 func (s *seekable) Close() error {
 	if s.body == nil {
 		return nil

@@ -140,6 +140,7 @@ type FieldError struct {
 	Detail  string `json:"detail"`
 }
 
+// Error implements error.
 func (p *Problem) Error() string { return p.Code + ": " + p.Detail }
 
 // Problemf makes a Problem from a code and a formatted sentence.

@@ -16,7 +16,8 @@ import (
 // every event it appends is fenced, so a lease that was lost cannot write.
 //
 // The order of calls is Hold, Start, any number of Emit, and one of Succeed, Fail,
-// Retry and Release.
+// Retry and Release. All but Emit try again, while the message server cannot be
+// reached, until their ctx ends.
 type Lease struct {
 	Job   *Job   // as the last event left it
 	Needs []*Job // the succeeded jobs that Job.Needs names, in that order
@@ -24,10 +25,12 @@ type Lease struct {
 	q      *Queue
 	msg    jetstream.Msg
 	worker string
+	held   *sync.Map // the source's ids of held leases
 
 	mu       sync.Mutex // orders appends
 	last     uint64     // sequence of the job's last event
 	snapshot uint64     // sequence of its last event that carries the job
+	tried    *Event     // the last event written, whether that succeeded or not
 	started  bool
 }
 
@@ -36,7 +39,8 @@ type Lease struct {
 // when another worker has it, and a *Problem when the job's deadline passes.
 func (l *Lease) Hold(ctx context.Context) (held context.Context, release func(), err error) {
 	held, cancel := context.WithCancelCause(ctx)
-	sub, err := l.q.nc.Subscribe(cancelSubject(l.Job.ID), func(*nats.Msg) { cancel(ErrCanceled) })
+	id := l.Job.ID
+	sub, err := l.q.nc.Subscribe(cancelSubject(id), func(*nats.Msg) { cancel(ErrCanceled) })
 	if err != nil {
 		cancel(err)
 		return nil, nil, fmt.Errorf("queue: hold: %w", l.q.explain(err))
@@ -47,9 +51,11 @@ func (l *Lease) Hold(ctx context.Context) (held context.Context, release func(),
 		stopDeadline = t.Stop
 	}
 	done := make(chan struct{})
+	l.held.Store(id, nil)
 	go func() {
 		defer close(done)
 		l.heartbeat(held, cancel)
+		l.held.Delete(id)
 	}()
 	return held, func() {
 		stopDeadline()
@@ -86,16 +92,25 @@ func (l *Lease) check(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e, err := l.q.lastEvent(ctx, l.Job.ID)
-	if err != nil || e == nil || e.Seq == l.last || !l.started && !e.Terminal() || l.wrote(e) {
+	switch {
+	case err != nil, e == nil, e.Seq == l.last, l.wrote(e):
 		return err
+	case l.last == 0 && e.Type == EventQueued: // the gateway's, which came after the job was leased
+		return nil
 	}
 	return superseded(e)
 }
 
-// wrote reports whether e is this lease's although its append seemed to fail: only
-// the holder of the lease appends behind the snapshot that it wrote itself.
+// wrote reports whether e is this lease's although its append seemed to fail: it is
+// the event tried last, or behind the snapshot that this lease wrote, where only the
+// holder of the lease appends.
 func (l *Lease) wrote(e *Event) bool {
-	return l.started && e.Job == nil && e.Snapshot == l.snapshot
+	return l.started && e.Job == nil && e.Snapshot == l.snapshot || l.tried != nil && e.same(l.tried)
+}
+
+// same reports whether the events are one: e as it is stored and as it was written.
+func (e *Event) same(other *Event) bool {
+	return e.Type == other.Type && e.Time.Equal(other.Time)
 }
 
 // superseded tells why an event that this lease did not write ends it.
@@ -115,15 +130,15 @@ func (l *Lease) Start(ctx context.Context) error {
 	job.Attempts++
 	job.Worker = l.worker
 	job.Progress = nil
-	return l.write(ctx, &Event{Type: EventStarted, Job: &job})
+	return l.insist(ctx, &Event{Type: EventStarted, Job: &job})
 }
 
 // Emit appends a progress, token or artifact event. ErrCanceled or ErrLeaseLost say
-// that the job is no longer this worker's.
+// that the job is no longer this worker's. After another error the event may be
+// stored or not; emitting it again with the same Time does not store it twice.
 func (l *Lease) Emit(ctx context.Context, e Event) error { return l.write(ctx, &e) }
 
-// Succeed commits the result. Finished work is worth waiting for: while the message
-// server cannot be reached it tries again until ctx ends.
+// Succeed commits the result.
 func (l *Lease) Succeed(ctx context.Context, result *Result) error {
 	job := *l.Job
 	job.State = Succeeded
@@ -166,9 +181,11 @@ func (l *Lease) requeue(ctx context.Context, job Job, delay time.Duration) error
 		job.State = Queued
 		job.Started = nil
 		job.Progress = nil
-		if err := l.write(ctx, &Event{Type: EventQueued, Job: &job}); err != nil {
+		if err := l.insist(ctx, &Event{Type: EventQueued, Job: &job}); err != nil {
 			return err
 		}
+	} else if err := l.check(ctx); err != nil {
+		return err // without an event to fence it, the hand-back would end another's lease
 	}
 	if err := l.msg.NakWithDelay(delay); err != nil {
 		return fmt.Errorf("queue: hand back job %s: %w", job.ID, l.q.explain(err))
@@ -182,25 +199,30 @@ func (l *Lease) finish(ctx context.Context, t EventType, job *Job) error {
 	now := time.Now().UTC()
 	job.Finished = &now
 	job.Progress = nil
-	e := &Event{Type: t, Job: job} // the same in each try, so that it is known again
+	if err := l.insist(ctx, &Event{Type: t, Job: job}); err != nil {
+		return err
+	}
+	return l.ack(ctx)
+}
+
+// insist writes an event, trying again while the message server is away. It is the
+// same event in each try, so that it is known again if only the answer was lost.
+func (l *Lease) insist(ctx context.Context, e *Event) error {
 	for {
 		err := l.write(ctx, e)
-		if err == nil {
-			return l.ack(ctx)
-		}
 		if !errors.Is(err, ErrUnavailable) {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(commitPause):
+		case <-time.After(insistPause):
 		}
 	}
 }
 
-// commitPause is the time between attempts to commit while the message server is away.
-const commitPause = 500 * time.Millisecond
+// insistPause is the time between attempts to write while the message server is away.
+const insistPause = 500 * time.Millisecond
 
 func (l *Lease) ack(ctx context.Context) error {
 	if err := l.msg.DoubleAck(ctx); err != nil {
@@ -217,6 +239,7 @@ func (l *Lease) write(ctx context.Context, e *Event) error {
 	if e.Job == nil {
 		e.Snapshot = l.snapshot
 	}
+	l.tried = e
 	_, err := l.q.append(ctx, e, l.last)
 	if errors.Is(err, errConflict) {
 		err = l.resolve(ctx, e)
@@ -242,18 +265,36 @@ func (l *Lease) resolve(ctx context.Context, e *Event) error {
 	case err != nil:
 		return err
 	case newest == nil:
-		return ErrLeaseLost // the job was deleted
-	case newest.Type == e.Type && newest.Time.Equal(e.Time):
+		return l.outlive(ctx, e)
+	case newest.same(e):
 		e.Seq = newest.Seq
 		return nil
 	case newest.Type == EventQueued && l.last == 0, l.wrote(newest):
-		_, err := l.q.append(ctx, e, newest.Seq)
-		if errors.Is(err, errConflict) {
-			return ErrLeaseLost
-		}
-		return err
+		return l.behind(ctx, e, newest.Seq)
 	}
 	return superseded(newest)
+}
+
+// outlive appends e although no event of the job is left: they are older than the
+// retention. A job that was deleted is gone from JOBS too, and from there first.
+func (l *Lease) outlive(ctx context.Context, e *Event) error {
+	msg, err := l.q.pending(ctx, e.JobID)
+	if err != nil {
+		return err
+	}
+	if msg == nil {
+		return ErrLeaseLost
+	}
+	return l.behind(ctx, e, 0)
+}
+
+// behind appends e after the event of sequence last, or not at all.
+func (l *Lease) behind(ctx context.Context, e *Event, last uint64) error {
+	_, err := l.q.append(ctx, e, last)
+	if errors.Is(err, errConflict) {
+		return ErrLeaseLost
+	}
+	return err
 }
 
 // fault adds the reason why the current attempt ended to the job's failures.

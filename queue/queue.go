@@ -40,8 +40,9 @@ type Options struct {
 	Replicas    int           // copies of every stream in a cluster; default 1
 	AckWait     time.Duration // a lease without heartbeat lasts so long; default 10 s
 	MaxAttempts int           // runs a job may begin before it fails for good; default 5
-	Retention   time.Duration // how long the record of a job is kept; default 7 days
+	Retention   time.Duration // how long an event is kept; a job that lives longer keeps its request; default 7 days
 	WorkerTTL   time.Duration // a worker that is silent for so long is gone; default 15 s
+	Full        func() bool   // reports that the servers can store nothing; nil: they tell by themselves
 }
 
 func (o Options) withDefaults() Options {
@@ -56,6 +57,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Retention == 0 {
 		o.Retention = 7 * 24 * time.Hour
+	}
+	if o.Full == nil {
+		o.Full = func() bool { return false }
 	}
 	if o.WorkerTTL == 0 {
 		o.WorkerTTL = 15 * time.Second
@@ -160,9 +164,10 @@ func (q *Queue) openBuckets(ctx context.Context) error {
 	return nil
 }
 
-// Ready reports whether the message server can be reached and answers for both streams.
+// Ready reports whether the message server can be reached, has room, and answers for
+// both streams.
 func (q *Queue) Ready(ctx context.Context) error {
-	if err := q.connected(); err != nil {
+	if err := q.writable(); err != nil {
 		return err
 	}
 	for _, s := range []jetstream.Stream{q.jobs, q.events} {
@@ -184,12 +189,23 @@ func (q *Queue) connected() error {
 	return nil
 }
 
+// writable is connected, and an answer for a full disk, on which a write would only
+// time out.
+func (q *Queue) writable() error {
+	if q.opts.Full() {
+		return ErrFull
+	}
+	return q.connected()
+}
+
 // explain adds to an error of the message server the sentinel that callers branch on.
 func (q *Queue) explain(err error) error {
 	var api *jetstream.APIError
 	switch {
 	case err == nil:
 		return nil
+	case q.opts.Full():
+		return fmt.Errorf("%w: %w", ErrFull, err)
 	case errors.As(err, &api) && (api.ErrorCode == insufficientResources || api.ErrorCode == storageExceeded || api.ErrorCode == streamStoreFailed):
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	case errors.Is(err, nats.ErrMaxPayload):

@@ -37,6 +37,9 @@ func (q *Queue) load(ctx context.Context, id string) (*Job, *Event, error) {
 		}
 		if last != nil {
 			job, err := q.jobAt(ctx, last)
+			if errors.Is(err, ErrNotFound) {
+				continue // it ended and was deleted since
+			}
 			return job, last, err
 		}
 		msg, err := q.pending(ctx, id)
@@ -80,6 +83,9 @@ func (q *Queue) jobAt(ctx context.Context, e *Event) (*Job, error) {
 	state := e
 	if e.Job == nil {
 		msg, err := q.events.GetMsg(ctx, e.Snapshot)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return q.outlived(ctx, e)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("queue: job %s: snapshot %d: %w", e.JobID, e.Snapshot, q.explain(err))
 		}
@@ -95,6 +101,26 @@ func (q *Queue) jobAt(ctx context.Context, e *Event) (*Job, error) {
 	if e.Progress != nil {
 		job.Progress = e.Progress
 	}
+	return job, nil
+}
+
+// outlived returns a running job whose snapshot is older than the retention: its
+// request as it was accepted, without the attempts made since.
+func (q *Queue) outlived(ctx context.Context, e *Event) (*Job, error) {
+	msg, err := q.pending(ctx, e.JobID)
+	if err != nil {
+		return nil, err
+	}
+	if msg == nil {
+		return nil, ErrNotFound
+	}
+	job, err := decodeJob(msg.Data)
+	if err != nil {
+		return nil, err
+	}
+	job.State = Running
+	job.Revision = e.Snapshot
+	job.Progress = e.Progress
 	return job, nil
 }
 
@@ -214,8 +240,8 @@ func (q *Queue) ids(ctx context.Context) ([]string, error) {
 // Watch yields the events of a job after sequence after (0: from its first) as they
 // are stored, ends behind the terminal one, and never skips one that is retained.
 // For a job whose first event is not stored yet it yields a queued event of
-// sequence 0. The last value may be an error: ErrNotFound, ErrUnavailable, or the
-// context's.
+// sequence 0. A sequence that the job has not reached means from now on. The last
+// value may be an error: ErrNotFound, ErrUnavailable, or the context's.
 func (q *Queue) Watch(ctx context.Context, id string, after uint64) iter.Seq2[*Event, error] {
 	return func(yield func(*Event, error) bool) {
 		job, last, err := q.load(ctx, id)
@@ -226,7 +252,12 @@ func (q *Queue) Watch(ctx context.Context, id string, after uint64) iter.Seq2[*E
 		if last == nil && !yield(&Event{Type: EventQueued, JobID: id, Time: job.Created, Job: job}, nil) {
 			return
 		}
-		if last != nil && last.Terminal() && last.Seq <= after {
+		var reached uint64
+		if last != nil {
+			reached = last.Seq
+		}
+		after = min(after, reached) // beyond it is the id of another job: go on from here
+		if last != nil && last.Terminal() && last.Seq == after {
 			return
 		}
 		for e, err := range q.follow(ctx, id, after) {
@@ -237,16 +268,17 @@ func (q *Queue) Watch(ctx context.Context, id string, after uint64) iter.Seq2[*E
 	}
 }
 
-// WatchAll yields the events of all jobs after sequence after, or from now on if it is 0.
+// WatchAll yields the events of all jobs after sequence after, or from now on if it
+// is 0 or was not reached yet.
 func (q *Queue) WatchAll(ctx context.Context, after uint64) iter.Seq2[*Event, error] {
 	return func(yield func(*Event, error) bool) {
-		if after == 0 {
-			info, err := q.events.Info(ctx)
-			if err != nil {
-				yield(nil, fmt.Errorf("queue: watch: %w", q.explain(err)))
-				return
-			}
-			after = info.State.LastSeq
+		info, err := q.events.Info(ctx)
+		if err != nil {
+			yield(nil, fmt.Errorf("queue: watch: %w", q.explain(err)))
+			return
+		}
+		if newest := info.State.LastSeq; after == 0 || after > newest {
+			after = newest
 		}
 		q.follow(ctx, "*", after)(yield)
 	}

@@ -6,12 +6,14 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -27,6 +29,9 @@ type ServerConfig struct {
 	// it files are flushed every two minutes; a killed process loses nothing either way.
 	Sync     bool
 	MaxStore int64 // bytes on disk; 0: what the disk holds
+	Log      *slog.Logger
+
+	free func(dir string) (uint64, error) // bytes; tests fill the disk with it
 }
 
 // maxPayload lets a job carry a few megabytes of input; larger media are uploads.
@@ -42,9 +47,13 @@ var ErrInUse = errors.New("the directory is locked")
 
 // Server is an embedded nats-server with JetStream.
 type Server struct {
-	srv   *server.Server
-	lock  *flock.Flock
-	token string
+	config ServerConfig
+	lock   *flock.Flock
+	token  string
+	disk   *diskGuard
+
+	mu  sync.Mutex
+	srv *server.Server // replaced when the disk was full
 }
 
 // StartServer starts the embedded server and waits until it is ready.
@@ -52,25 +61,29 @@ func StartServer(c ServerConfig) (*Server, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("queue: embedded server: %w", err)
 	}
-	s := &Server{lock: flock.New(filepath.Join(c.Dir, lockFile))}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{config: c, lock: flock.New(filepath.Join(c.Dir, lockFile))}
 	// JetStream does not guard its files itself: two servers would destroy them.
 	if free, err := s.lock.TryLock(); err != nil || !free {
 		return nil, fmt.Errorf("queue: embedded server: %s is in use by another process: %w", c.Dir, cmp.Or(err, ErrInUse))
 	}
-	if err := s.start(c); err != nil {
+	if err := s.start(); err != nil {
 		s.lock.Unlock()
 		return nil, fmt.Errorf("queue: embedded server: %w", err)
 	}
+	s.disk = guardDisk(s)
 	return s, nil
 }
 
-func (s *Server) start(c ServerConfig) error {
+func (s *Server) start() error {
 	opts := &server.Options{
 		ServerName:             "helicon",
 		JetStream:              true,
-		StoreDir:               c.Dir,
-		JetStreamMaxStore:      c.MaxStore,
-		SyncAlways:             c.Sync,
+		StoreDir:               s.config.Dir,
+		JetStreamMaxStore:      s.config.MaxStore,
+		SyncAlways:             s.config.Sync,
 		MaxPayload:             maxPayload,
 		MaxPending:             64 << 20,
 		NoSigs:                 true,
@@ -78,31 +91,53 @@ func (s *Server) start(c ServerConfig) error {
 		DontListen:             true,
 		DisableJetStreamBanner: true,
 	}
-	if c.Listen != "" {
-		if err := s.listen(opts, c); err != nil {
+	if s.config.Listen != "" {
+		if err := s.listen(opts); err != nil {
 			return err
 		}
 	}
-	var err error
-	if s.srv, err = server.NewServer(opts); err != nil {
+	srv, err := server.NewServer(opts)
+	if err != nil {
 		return err
 	}
-	go s.srv.Start()
-	if !s.srv.ReadyForConnections(10 * time.Second) {
-		s.srv.Shutdown()
-		s.srv.WaitForShutdown()
+	go srv.Start()
+	if !srv.ReadyForConnections(10 * time.Second) {
+		shutdown(srv)
 		return errors.New("not ready within 10 seconds")
 	}
+	if s.config.Listen != "" {
+		s.config.Listen = srv.Addr().String() // a restart keeps the port
+	}
+	s.mu.Lock()
+	s.srv = srv
+	s.mu.Unlock()
 	return nil
 }
 
-func (s *Server) listen(opts *server.Options, c ServerConfig) error {
-	host, port, err := net.SplitHostPort(c.Listen)
+// restart replaces the server by one on the same files. Clients connect again.
+func (s *Server) restart() error {
+	shutdown(s.current())
+	return s.start()
+}
+
+func shutdown(srv *server.Server) {
+	srv.Shutdown()
+	srv.WaitForShutdown()
+}
+
+func (s *Server) current() *server.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.srv
+}
+
+func (s *Server) listen(opts *server.Options) error {
+	host, port, err := net.SplitHostPort(s.config.Listen)
 	if err != nil {
 		return err
 	}
 	// nats-server only logs that its port is taken: find out first.
-	probe, err := net.Listen("tcp", c.Listen)
+	probe, err := net.Listen("tcp", s.config.Listen)
 	if err != nil {
 		return err
 	}
@@ -114,7 +149,7 @@ func (s *Server) listen(opts *server.Options, c ServerConfig) error {
 	if number == 0 {
 		number = server.RANDOM_PORT
 	}
-	if s.token, err = ensureToken(filepath.Join(c.Dir, tokenFile)); err != nil {
+	if s.token, err = ensureToken(filepath.Join(s.config.Dir, tokenFile)); err != nil {
 		return err
 	}
 	opts.DontListen = false
@@ -149,22 +184,28 @@ func (s *Server) URL() string {
 	if s.token == "" {
 		return ""
 	}
-	return s.srv.ClientURL()
+	return s.current().ClientURL()
 }
+
+// Full reports that the disk has so little room left that no job can be accepted.
+func (s *Server) Full() bool { return s.disk.full.Load() }
 
 // Connect returns an in-process connection.
 func (s *Server) Connect() (*nats.Conn, error) {
-	nc, err := nats.Connect("", append(connection("helicon"), nats.InProcessServer(s.srv), nats.Token(s.token))...)
+	nc, err := nats.Connect("", append(connection("helicon"), nats.InProcessServer(s), nats.Token(s.token))...)
 	if err != nil {
 		return nil, fmt.Errorf("queue: embedded server: %w", err)
 	}
 	return nc, nil
 }
 
+// InProcessConn implements nats.InProcessConnProvider, for whichever server runs now.
+func (s *Server) InProcessConn() (net.Conn, error) { return s.current().InProcessConn() }
+
 // Close stops the server and waits for it.
 func (s *Server) Close() {
-	s.srv.Shutdown()
-	s.srv.WaitForShutdown()
+	s.disk.close()
+	shutdown(s.current())
 	s.lock.Unlock()
 }
 

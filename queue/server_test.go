@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -114,6 +115,57 @@ func TestFullStorage(t *testing.T) {
 	}
 	if err := q.Ready(t.Context()); err != nil {
 		t.Errorf("the full server does not answer: %v", err)
+	}
+}
+
+// TestDiskFillsUp lets the disk run full and have room again: no job is accepted in
+// between, each refusal comes at once, and what was accepted before goes on.
+func TestDiskFillsUp(t *testing.T) {
+	t.Parallel()
+	var room atomic.Uint64
+	room.Store(1 << 30)
+	srv, err := StartServer(ServerConfig{Dir: t.TempDir(), free: func(string) (uint64, error) { return room.Load(), nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Close()
+	nc, err := srv.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	q, err := Open(t.Context(), nc, Options{Full: srv.Full, AckWait: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := submit(t, q, Job{})
+	awaitSubmit := func(want error) {
+		t.Helper()
+		deadline := time.Now().Add(20 * time.Second)
+		for {
+			err := q.Submit(t.Context(), &Job{Task: "text.chat"})
+			if errors.Is(err, want) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("submit: %v, want %v", err, want)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	room.Store(1 << 20)
+	awaitSubmit(ErrFull)
+	if err := q.Ready(t.Context()); !errors.Is(err, ErrFull) {
+		t.Errorf("ready: %v, want ErrFull", err)
+	}
+	if _, err := q.Job(t.Context(), before.ID); err != nil {
+		t.Errorf("reading while the disk is full: %v", err)
+	}
+	room.Store(1 << 30)
+	awaitSubmit(nil)
+	l := next(t, source(t, q, "w"))
+	if l.Job.ID != before.ID {
+		t.Errorf("leased %s, want %s", l.Job.ID, before.ID)
 	}
 }
 

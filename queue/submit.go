@@ -46,7 +46,7 @@ func (q *Queue) prepare(job *Job) error {
 	if len(job.Input) > q.MaxInput() {
 		return fmt.Errorf("%w: input of %d bytes, at most %d", ErrTooLarge, len(job.Input), q.MaxInput())
 	}
-	return q.connected()
+	return q.writable()
 }
 
 // publish is the moment of acceptance: one append to JOBS. The queued event that
@@ -56,17 +56,23 @@ func (q *Queue) publish(ctx context.Context, job *Job) error {
 	if err != nil {
 		return fmt.Errorf("queue: job %s: %w", job.ID, err)
 	}
+	if largest := int(q.nc.MaxPayload()) - envelope; len(body) > largest {
+		// Its events, which carry the job, could not be stored: it would never end.
+		return fmt.Errorf("%w: job of %d bytes, at most %d", ErrTooLarge, len(body), largest)
+	}
 	subject := fmt.Sprintf("jobs.%s.%s.%s.%s", job.Modality(), job.Priority, job.Tenant, job.ID)
 	ack, err := q.js.Publish(ctx, subject, body, jetstream.WithMsgID(job.ID))
 	if err != nil {
 		return fmt.Errorf("queue: submit: %w", q.explain(err))
 	}
 	if ack.Duplicate {
-		// Accepted before. If it was deleted since, a queued event would bring back a job
-		// that no worker is ever given.
-		if _, err := q.Job(ctx, job.ID); err != nil {
+		// Accepted before, perhaps with another seed. If it was deleted since, a queued event
+		// would bring back a job that no worker is ever given.
+		accepted, err := q.Job(ctx, job.ID)
+		if err != nil {
 			return err
 		}
+		*job = *accepted
 	}
 	// An error changes nothing: the job is accepted, and its first stored event will be
 	// started, which may even have come first.

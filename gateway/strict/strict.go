@@ -14,6 +14,7 @@ import (
 	"math"
 	"mime"
 	"net/http"
+	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -26,6 +27,9 @@ import (
 
 // maxDepth bounds how deep arrays and objects may nest.
 const maxDepth = 64
+
+// ErrSlow is the problem of a body that did not arrive in time.
+var ErrSlow = queue.Problemf("request_timeout", "The body did not arrive in time.")
 
 // Read reads the JSON body of a request into the struct that into points to and
 // returns the body's bytes. The errors are *queue.Problem, and those of the body
@@ -42,6 +46,9 @@ func Read(r *http.Request, into any) ([]byte, error) {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
 			return nil, err
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, ErrSlow
 		}
 		return nil, queue.Problemf("invalid_request", "The body ended before it was complete.")
 	}

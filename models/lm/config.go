@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 
 	"helicon/models/nn"
 	"helicon/models/tensor"
@@ -25,23 +26,63 @@ type Config struct {
 	BOS          []int
 	EOS          []int // any of these ends a text
 
-	eps           float64
-	activation    tensor.Activation
-	gated         bool // the MLP multiplies two projections
+	eps        float64 // of the norms
+	activation tensor.Activation
+
+	// What follows says where a decoder is not a plain Llama: the zero value of each
+	// field is what Llama does.
+
+	norm     normKind
+	parallel bool // attention and MLP both read what enters the block
+	experts  experts
+
 	attentionBias bool // of query, key and value
 	outputBias    bool // of the attention's output
 	mlpBias       bool
-	scale         attentionScale
-	ropeConfig    *nn.RopeConfig // nil: positions are learned
-	rope          nn.Rope        // made from ropeConfig
-	window        int            // sliding window, 0 is none
-	windowFrom    int            // first layer that has it
+	headBias      bool // of the output matrix
+
+	embedWidth int     // of the token embedding, if not Hidden
+	embedScale float64 // factor of the embedding; 0 is 1
+	logitCap   float64 // logits are capped to ±logitCap; 0 is not at all
+
+	scale        float64 // factor of the scores of attention; 0 is 1/√HeadDim
+	scaleByLayer bool    // and divided by the layer's number, from 1
+	scoreCap     float64 // scores are capped to ±scoreCap; 0 is not at all
+	headNorms    bool    // each head has its own norms of query and key
+
+	window int                  // sliding window, 0 is none
+	local  func(layer int) bool // whether a layer has it; nil is all
+
+	// Positions are rotary, or learned if the layout has a table of them, or biases
+	// of attention.
+	ropes          []nn.RopeConfig // a second one is for the local layers
+	rotations      []nn.Rope       // made from ropes
+	positionOffset int             // rows of the table before the first position
+	keyBias        keyBias         // nil is none
+
+	layout layout
 }
 
-// attentionScale says by what the scores of attention are multiplied.
-type attentionScale struct {
-	plain   bool // 1 instead of 1/√HeadDim
-	byLayer bool // and divided by the layer's number, from 1
+// normKind is the form of all norms of a decoder.
+type normKind uint8
+
+const (
+	rmsNorm        normKind = iota
+	rmsNormLessOne          // its weight is stored less one
+	layerNorm
+	plainLayerNorm // without weight and bias
+)
+
+// keyBias writes what a head adds to its scores of the keys at positions 0, 1, ….
+type keyBias func(bias []float32, head int)
+
+// experts describes the mixtures in the place of MLPs, if count is not 0.
+type experts struct {
+	count        int
+	used         int // for each token
+	intermediate int
+	normalise    bool                 // the weights of those used add up to 1
+	sparse       func(layer int) bool // whether a layer has them; nil is all
 }
 
 // Limits of a configuration. They are far above any real model and keep every
@@ -52,6 +93,9 @@ const (
 	maxContext    = 1 << 26
 	maxWidth      = 1 << 20
 	maxLayers     = 1 << 12
+	maxExperts    = 1 << 12
+	minCap        = 1e-3 // of scores and logits
+	maxCap        = 1e6
 )
 
 // validate lists every rule that a decoder's configuration must meet.
@@ -80,6 +124,17 @@ func (c *Config) validate() error {
 	if c.Heads%c.KVHeads != 0 {
 		return fmt.Errorf("%d heads do not divide among %d key-value heads: %w", c.Heads, c.KVHeads, ErrConfig)
 	}
+	if x := c.experts; x.count != 0 && (x.count < 0 || x.count > maxExperts || x.used < 1 || x.used > x.count || x.intermediate < 1 || x.intermediate > maxWidth) {
+		return fmt.Errorf("%d used of %d experts of size %d, want some of at most %d experts: %w", x.used, x.count, x.intermediate, maxExperts, ErrConfig)
+	}
+	if c.embedWidth < 1 || c.embedWidth > maxWidth {
+		return fmt.Errorf("width of the embedding %d, want 1 to %d: %w", c.embedWidth, maxWidth, ErrConfig)
+	}
+	for _, limit := range []float64{c.scoreCap, c.logitCap} {
+		if limit != 0 && !(limit >= minCap && limit <= maxCap) {
+			return fmt.Errorf("soft cap %v, want %v to %v: %w", limit, minCap, maxCap, ErrConfig)
+		}
+	}
 	if !(c.eps >= 0 && c.eps < 1) {
 		return fmt.Errorf("epsilon of the norms %v, want 0 to 1: %w", c.eps, ErrConfig)
 	}
@@ -89,21 +144,41 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// headDim returns the dimension of a head where a configuration does not give it.
-func headDim(hidden, heads int) (int, error) {
-	if heads < 1 || hidden < 1 || hidden%heads != 0 {
-		return 0, fmt.Errorf("hidden size %d does not divide among %d heads: %w", hidden, heads, ErrConfig)
-	}
-	return hidden / heads, nil
+// sparse reports whether layer i has experts.
+func (c *Config) sparse(i int) bool {
+	return c.experts.count > 0 && (c.experts.sparse == nil || c.experts.sparse(i))
 }
 
-func parseActivation(name string) (tensor.Activation, error) {
-	f, ok := tensor.ParseActivation(name)
-	if !ok {
-		return 0, fmt.Errorf("activation %q is not supported: %w", name, ErrConfig)
+// windowOf returns the sliding window of layer i, 0 for none.
+func (c *Config) windowOf(i int) int {
+	if c.local != nil && !c.local(i) {
+		return 0
 	}
-	return f, nil
+	return c.window
 }
+
+// ropeOf returns which of the rotations layer i uses.
+func (c *Config) ropeOf(i int) int {
+	if len(c.ropes) > 1 && c.local != nil && c.local(i) {
+		return 1
+	}
+	return 0
+}
+
+// attentionScale returns the factor of the scores in layer i.
+func (c *Config) attentionScale(i int) float32 {
+	scale := c.scale
+	if scale == 0 {
+		scale = 1 / math.Sqrt(float64(c.HeadDim))
+	}
+	if c.scaleByLayer {
+		scale /= float64(i + 1)
+	}
+	return float32(scale)
+}
+
+// inner returns the channels inside the widest MLP.
+func (c *Config) inner() int { return max(c.Intermediate, c.experts.intermediate) }
 
 // common is what every configuration carries.
 type common struct {
@@ -131,33 +206,38 @@ func (t *tokenIDs) UnmarshalJSON(data []byte) error {
 
 // readConfig reads config.json, and generation_config.json for the ids that end a
 // text, which it knows better where it exists.
-func readConfig(fsys fs.FS) (architecture, Config, error) {
+func readConfig(fsys fs.FS) (Config, error) {
 	raw, err := readSmall(fsys, "config.json")
 	if err != nil {
-		return architecture{}, Config{}, fmt.Errorf("lm: %w", err)
+		return Config{}, fmt.Errorf("lm: %w", err)
 	}
 	var shared common
 	if err := json.Unmarshal(raw, &shared); err != nil {
-		return architecture{}, Config{}, fmt.Errorf("lm: config.json: %v: %w", err, ErrConfig)
+		return Config{}, fmt.Errorf("lm: config.json: %v: %w", err, ErrConfig)
 	}
 	name, arch, err := choose(shared.Architectures, shared.ModelType)
 	if err != nil {
-		return arch, Config{}, err
+		return Config{}, err
 	}
 	c, err := arch.config(raw)
 	if err != nil {
-		return arch, c, fmt.Errorf("lm: config.json: %w", err)
+		return Config{}, fmt.Errorf("lm: config.json: %w", err)
 	}
 	c.Architecture, c.BOS, c.EOS = name, shared.BOS, shared.EOS
+	if c.embedWidth == 0 {
+		c.embedWidth = c.Hidden
+	}
 	if err := c.validate(); err != nil {
-		return arch, c, fmt.Errorf("lm: config.json: %w", err)
+		return Config{}, fmt.Errorf("lm: config.json: %w", err)
 	}
-	if c.ropeConfig != nil {
-		if c.rope, err = nn.NewRope(*c.ropeConfig); err != nil {
-			return arch, c, fmt.Errorf("lm: config.json: %w: %w", err, ErrConfig)
+	for _, r := range c.ropes {
+		rope, err := nn.NewRope(r)
+		if err != nil {
+			return Config{}, fmt.Errorf("lm: config.json: %w: %w", err, ErrConfig)
 		}
+		c.rotations = append(c.rotations, rope)
 	}
-	return arch, c, c.readGeneration(fsys)
+	return c, c.readGeneration(fsys)
 }
 
 func (c *Config) readGeneration(fsys fs.FS) error {

@@ -3,7 +3,6 @@ package lm
 import (
 	"context"
 	"fmt"
-	"math"
 
 	"helicon/models/nn"
 	"helicon/models/tensor"
@@ -11,47 +10,37 @@ import (
 
 // network is the weights of a decoder.
 type network struct {
-	embed     nn.Embedding // [V, C]
-	positions nn.Embedding // [Context, C]; without rope
+	embed     nn.Embedding // [V, E]
+	widen     nn.Linear    // [C, E]; if E is not C
+	positions nn.Embedding // [Context, C]; if they are learned
+	embedNorm nn.Norm      // or nil
 	layers    []layer
-	norm      nn.Norm
-	head      nn.Linear // [V, C]
+	norm      nn.Norm   // or nil
+	narrow    nn.Linear // [E, C]; if E is not C
+	head      nn.Linear // [V, E]
 }
 
-// layer is one block: attention and MLP, each behind a norm and beside a residual.
+// layer is one block: attention and MLP, each among norms and beside a residual.
 type layer struct {
-	attentionNorm nn.Norm
-	q             nn.Linear // [H·D, C]
-	k, v          nn.Linear // [G·D, C]
-	o             nn.Linear // [C, H·D]
-	scale         float32
-	window        int
+	attentionNorms, mlpNorms norms
+	parallel                 bool
 
-	mlpNorm    nn.Norm
-	gated      bool
-	gate, up   nn.Linear // [I, C]; gate only if gated
-	down       nn.Linear // [C, I]
-	activation tensor.Activation
+	q            nn.Linear // [H·D, C]
+	k, v         nn.Linear // [G·D, C]
+	qNorm, kNorm nn.Norm   // of each head, or nil
+	o            nn.Linear // [C, H·D]
+	scale        float32
+	window       int
+	rope         int // which of the rotations
+
+	mlp feedForward
 }
 
-// windowOf returns the sliding window of layer i, 0 for none.
-func (c Config) windowOf(i int) int {
-	if i < c.windowFrom {
-		return 0
-	}
-	return c.window
-}
-
-// attentionScale returns the factor of the scores in layer i.
-func (c Config) attentionScale(i int) float32 {
-	scale := 1 / math.Sqrt(float64(c.HeadDim))
-	if c.scale.plain {
-		scale = 1
-	}
-	if c.scale.byLayer {
-		scale /= float64(i + 1)
-	}
-	return float32(scale)
+// norms are those around one half of a block. Each may be nil.
+type norms struct {
+	before nn.Norm // of what enters
+	after  nn.Norm // of what is added to the residual (Gemma 2)
+	sum    nn.Norm // of the sum (Vaswani et al. 2017)
 }
 
 // Observer is told what a network computes on the way. Either function may be nil;
@@ -59,8 +48,8 @@ func (c Config) attentionScale(i int) float32 {
 type Observer struct {
 	// Hidden is called for each layer and run of positions with states [T, C]:
 	// layer 0 is what enters the first block, layer i what leaves the i-th block, and
-	// the last, Config.Layers, what leaves the final norm, as in transformers'
-	// hidden_states.
+	// the last, Config.Layers, what the output matrix reads, as in transformers'
+	// hidden_states, which is [T, E].
 	Hidden func(layer, position int, states []float32)
 	// Logits is called for each position in turn with its logits [V].
 	Logits func(position int, logits []float32)
@@ -71,7 +60,8 @@ type Observer struct {
 //
 // A sequence has the same logits, bit for bit, however it is cut into calls and on
 // however many threads; dynamic rope scaling beyond the context is the exception, as
-// it depends on the length at each call by its definition.
+// it depends on the length at each call by its definition. With longrope the call that
+// passes the original context reads the whole sequence again.
 //
 // Forward stops between layers when ctx ends, with the context's cause. The error wraps
 // ErrFull if the state has no room for the tokens and ErrToken if one is not in the
@@ -89,7 +79,7 @@ func (m *Model) Observe(ctx context.Context, s *State, tokens []int, o Observer)
 	if err := m.check(s, tokens); err != nil {
 		return err
 	}
-	at := chunk{start: s.length, length: s.length + len(tokens)}
+	tokens, at := s.begin(tokens)
 	for at.start < at.length {
 		n := min(chunkTokens, len(tokens))
 		x, err := m.blocks(ctx, s, tokens[:n], at, o)
@@ -100,7 +90,7 @@ func (m *Model) Observe(ctx context.Context, s *State, tokens []int, o Observer)
 		tokens = tokens[n:]
 		at.start += n
 	}
-	s.length = at.length
+	s.end(at.length)
 	return nil
 }
 
@@ -125,49 +115,108 @@ func (m *Model) check(s *State, tokens []int) error {
 // chunk is a run of tokens that pass the network together.
 type chunk struct {
 	start  int // position of the first
+	fresh  int // first position of the call; those before are read again
 	length int // of the sequence when the whole call is done
 }
 
+// again returns how many of the chunk's tokens are not the call's own.
+func (c chunk) again() int { return max(0, c.fresh-c.start) }
+
 // blocks runs tokens through all blocks and returns the states [T, C] after the last.
 func (m *Model) blocks(ctx context.Context, s *State, tokens []int, at chunk, o Observer) ([]float32, error) {
-	c, t := &m.config, len(tokens)
-	x := s.x[:t*c.Hidden]
-	m.net.embed.Forward(x, tokens) // [T, C]
-	if half := m.config.rope.Half(); half > 0 {
-		m.config.rope.Angles(s.cos[:t*half], s.sin[:t*half], at.start, at.length)
-	} else {
-		for i := range tokens {
-			s.ids[i] = at.start + i
-		}
-		h := s.h[:t*c.Hidden]
-		m.net.positions.Forward(h, s.ids[:t])
-		s.exec.Add(x, h)
+	for i, r := range m.config.rotations {
+		cos, sin := s.angles[i].of(len(tokens))
+		r.Angles(cos, sin, at.start, at.length)
 	}
+	x := m.embed(s, tokens, at.start)
 	for i := range m.net.layers {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if o.Hidden != nil {
-			o.Hidden(i, at.start, x)
+		if again := at.again(); o.Hidden != nil && again < len(tokens) {
+			o.Hidden(i, at.start+again, x[again*m.config.Hidden:])
 		}
-		l := &m.net.layers[i]
-		m.attend(s, l, i, at.start, x)
-		m.mlp(s, l, x)
+		m.block(s, i, at.start, x)
 	}
 	return x, nil
 }
 
-// attend adds attention over the sequence so far to x [T, C].
-func (m *Model) attend(s *State, l *layer, i, start int, x []float32) {
-	c, e, t := &m.config, s.exec, len(x)/m.config.Hidden
+// embed returns what enters the first block [T, C].
+func (m *Model) embed(s *State, tokens []int, start int) []float32 {
+	c, e, t := &m.config, s.exec, len(tokens)
+	x, h := s.x[:t*c.Hidden], s.h[:t*c.Hidden]
+	if m.net.widen.Weight.Rows == 0 {
+		m.net.embed.Forward(x, tokens) // [T, C]
+	} else {
+		narrow := s.h[:t*c.embedWidth]
+		m.net.embed.Forward(narrow, tokens) // [T, E]
+		m.net.widen.Forward(e, x, narrow)
+	}
+	if m.net.positions.Weight.Rows > 0 {
+		for i := range tokens {
+			s.ids[i] = start + i
+		}
+		m.net.positions.Forward(h, s.ids[:t])
+		e.Add(x, h)
+	}
+	normalise(e, m.net.embedNorm, x)
+	return x
+}
+
+// normalise applies a norm, if there is one, to x in place.
+func normalise(e *tensor.Exec, n nn.Norm, x []float32) {
+	if n != nil {
+		n.Forward(e, x, x)
+	}
+}
+
+// block runs x [T, C] through block i. In a parallel one attention and MLP both read
+// what enters it, else the MLP reads what attention leaves.
+func (m *Model) block(s *State, i, start int, x []float32) {
+	l, e := &m.net.layers[i], s.exec
 	h := s.h[:len(x)]
+	l.attentionNorms.enter(e, h, x)
+	m.attend(s, i, start, h)
+	g := h
+	if l.parallel {
+		g = s.side[:len(x)]
+		l.mlpNorms.enter(e, g, x)
+		l.attentionNorms.leave(e, x, h)
+	} else {
+		l.attentionNorms.leave(e, x, h)
+		l.mlpNorms.enter(e, g, x)
+	}
+	l.mlp.forward(s, g)
+	l.mlpNorms.leave(e, x, g)
+}
+
+// enter writes to h what a half of a block reads of x.
+func (n *norms) enter(e *tensor.Exec, h, x []float32) {
+	if n.before == nil {
+		copy(h, x)
+		return
+	}
+	n.before.Forward(e, h, x)
+}
+
+// leave adds to x what a half of a block has made of it.
+func (n *norms) leave(e *tensor.Exec, x, h []float32) {
+	normalise(e, n.after, h)
+	e.Add(x, h)
+	normalise(e, n.sum, x)
+}
+
+// attend replaces h [T, C] by attention of block i over the sequence so far.
+func (m *Model) attend(s *State, i, start int, h []float32) {
+	c, e, l, t := &m.config, s.exec, &m.net.layers[i], len(h)/m.config.Hidden
 	q := s.q[:t*c.Heads*c.HeadDim]
 	k, v := s.k[:t*c.KVHeads*c.HeadDim], s.v[:t*c.KVHeads*c.HeadDim]
 
-	l.attentionNorm.Forward(e, h, x)
 	e.MatMuls(h, l.q.Product(q), l.k.Product(k), l.v.Product(v)) // [T, H, D], [T, G, D] twice
-	if half := m.config.rope.Half(); half > 0 {
-		cos, sin := s.cos[:t*half], s.sin[:t*half]
+	normalise(e, l.qNorm, q)
+	normalise(e, l.kNorm, k)
+	if len(s.angles) > 0 {
+		cos, sin := s.angles[l.rope].of(t)
 		e.RoPE(q, cos, sin, c.Heads, c.HeadDim)
 		e.RoPE(k, cos, sin, c.KVHeads, c.HeadDim)
 	}
@@ -176,30 +225,9 @@ func (m *Model) attend(s *State, l *layer, i, start int, x []float32) {
 	e.Attention(tensor.Attention{
 		Out: q, Q: q, K: keys, V: values,
 		Start: start, Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, Capacity: s.cache.Capacity(),
-		Window: l.window, Scale: l.scale,
+		Window: l.window, Scale: l.scale, Cap: float32(c.scoreCap), KeyBias: s.keyBias,
 	})
 	l.o.Forward(e, h, q) // [T, C]
-	e.Add(x, h)
-}
-
-// mlp adds the position-wise network to x [T, C].
-func (m *Model) mlp(s *State, l *layer, x []float32) {
-	e, t := s.exec, len(x)/m.config.Hidden
-	h := s.h[:len(x)]
-	up := s.up[:t*m.config.Intermediate]
-
-	l.mlpNorm.Forward(e, h, x)
-	if l.gated {
-		gate := s.gate[:len(up)]
-		e.MatMuls(h, l.gate.Product(gate), l.up.Product(up)) // [T, I] twice
-		e.Gate(l.activation, gate, up)
-		up = gate
-	} else {
-		l.up.Forward(e, up, h) // [T, I]
-		e.Activate(l.activation, up)
-	}
-	l.down.Forward(e, h, up) // [T, C]
-	e.Add(x, h)
 }
 
 // logits computes the logits of the last position if the chunk ends the call, and
@@ -209,12 +237,21 @@ func (m *Model) logits(s *State, x []float32, at chunk, o Observer) {
 	t := len(x) / c
 	first := t - 1
 	if o.Hidden != nil || o.Logits != nil {
-		first = 0
+		first = at.again()
 	} else if at.start+t < at.length {
 		return
 	}
+	if first >= t {
+		return
+	}
 	x = x[first*c:]
-	m.net.norm.Forward(s.exec, x, x)
+	normalise(s.exec, m.net.norm, x)
+	if m.net.narrow.Weight.Rows > 0 {
+		c = m.config.embedWidth
+		narrow := s.h[:(t-first)*c]
+		m.net.narrow.Forward(s.exec, narrow, x) // [T, E]
+		x = narrow
+	}
 	if o.Hidden != nil {
 		o.Hidden(m.config.Layers, at.start+first, x)
 	}
@@ -223,6 +260,9 @@ func (m *Model) logits(s *State, x []float32, at chunk, o Observer) {
 	}
 	for i := 0; i < len(x); i += c {
 		m.net.head.Forward(s.exec, s.logits, x[i:i+c]) // [V]
+		if m.config.logitCap > 0 {
+			s.exec.SoftCap(s.logits, float32(m.config.logitCap))
+		}
 		if o.Logits != nil {
 			o.Logits(at.start+first+i/c, s.logits)
 		}

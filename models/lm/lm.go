@@ -7,7 +7,8 @@
 // logits come out: text and sampling are the business of packages tokenizer and sample.
 //
 // Axes: T tokens of a call, C hidden channels, H query heads, G key-value heads,
-// D head dimension, I channels inside the MLP, V vocabulary.
+// D head dimension, I channels inside the MLP, X experts, V vocabulary, E width of its
+// embedding, which nearly always is C.
 package lm
 
 import (
@@ -51,19 +52,32 @@ type Model struct {
 	net    network
 }
 
-// architecture is one family: how to read its configuration and its weights.
+// architecture is one family: how to read its configuration, which says all else.
 type architecture struct {
 	modelType string
 	config    func(raw []byte) (Config, error)
-	load      func(s *weights.Store, c Config) (network, error)
 }
 
 // architectures has the supported families under the names that bundles carry.
 var architectures = map[string]architecture{
-	"GPT2LMHeadModel":    {"gpt2", gpt2Config, loadGPT2},
-	"LlamaForCausalLM":   {"llama", llamaConfig, loadLlama},
-	"MistralForCausalLM": {"mistral", mistralConfig, loadLlama},
-	"Qwen2ForCausalLM":   {"qwen2", qwen2Config, loadLlama},
+	"BloomForCausalLM":      {"bloom", bloomConfig},
+	"FalconForCausalLM":     {"falcon", falconConfig},
+	"GPT2LMHeadModel":       {"gpt2", gpt2Config},
+	"GPTBigCodeForCausalLM": {"gpt_bigcode", bigcodeConfig},
+	"GPTNeoXForCausalLM":    {"gpt_neox", neoxConfig},
+	"GemmaForCausalLM":      {"gemma", gemmaConfig},
+	"Gemma2ForCausalLM":     {"gemma2", gemma2Config},
+	"Gemma3ForCausalLM":     {"gemma3_text", gemma3Config},
+	"LlamaForCausalLM":      {"llama", llamaConfig},
+	"MistralForCausalLM":    {"mistral", mistralConfig},
+	"MixtralForCausalLM":    {"mixtral", mixtralConfig},
+	"OPTForCausalLM":        {"opt", optConfig},
+	"Phi3ForCausalLM":       {"phi3", phi3Config},
+	"PhiForCausalLM":        {"phi", phiConfig},
+	"Qwen2ForCausalLM":      {"qwen2", qwen2Config},
+	"Qwen3ForCausalLM":      {"qwen3", qwen3Config},
+	"Qwen3MoeForCausalLM":   {"qwen3_moe", qwen3MoEConfig},
+	"StableLmForCausalLM":   {"stablelm", stablelmConfig},
 }
 
 // Architectures returns the names of the supported architectures, sorted.
@@ -73,7 +87,7 @@ func Architectures() []string { return slices.Sorted(maps.Keys(architectures)) }
 // architecture, ErrConfig for an unusable config.json, and the errors of package
 // weights for unusable weights.
 func Load(fsys fs.FS, o Options) (*Model, error) {
-	arch, config, err := readConfig(fsys)
+	config, err := readConfig(fsys)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +95,7 @@ func Load(fsys fs.FS, o Options) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lm: %w", err)
 	}
-	net, err := arch.load(store, config)
+	net, err := loadNetwork(store, &config)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lm: %s: %w", config.Architecture, err), store.Close())
 	}

@@ -2,9 +2,11 @@ package lm
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -49,32 +51,37 @@ func TestEquivalence(t *testing.T) {
 	for name, fsys := range variants(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ids := someTokens(chunkTokens+40, smallLlama.vocab)
-			one, two := load(t, fsys, 1), load(t, fsys, 2)
-			s := newState(t, one, len(ids))
-			var all []float32
-			err := one.Observe(t.Context(), s, ids, Observer{Logits: func(position int, logits []float32) {
-				if position != len(all)/smallLlama.vocab {
-					t.Errorf("logits of position %d after %d", position, len(all)/smallLlama.vocab)
-				}
-				all = append(all, logits...)
-			}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			at := func(n int) []float32 { return all[(n-1)*smallLlama.vocab:][:smallLlama.vocab] }
-
-			parallel := newState(t, two, len(ids))
-			same(t, "two threads", forward(t, two, parallel, ids), at(len(ids)))
-			cached := newState(t, one, len(ids))
-			for i := range ids {
-				same(t, fmt.Sprintf("token %d alone", i), forward(t, one, cached, ids[i:i+1]), at(i+1))
-			}
-			cached.Truncate(7)
-			same(t, "after Truncate", forward(t, one, cached, ids[7:50]), at(50))
-			same(t, "in pieces", forward(t, one, cached, ids[50:]), at(len(ids)))
+			testEquivalence(t, fsys, chunkTokens+40)
 		})
 	}
+}
+
+// testEquivalence runs a model on n tokens, at least 60.
+func testEquivalence(t *testing.T, fsys fs.FS, n int) {
+	ids := someTokens(n, smallLlama.vocab)
+	one, two := load(t, fsys, 1), load(t, fsys, 2)
+	s := newState(t, one, len(ids))
+	var all []float32
+	err := one.Observe(t.Context(), s, ids, Observer{Logits: func(position int, logits []float32) {
+		if position != len(all)/smallLlama.vocab {
+			t.Errorf("logits of position %d after %d", position, len(all)/smallLlama.vocab)
+		}
+		all = append(all, logits...)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(n int) []float32 { return all[(n-1)*smallLlama.vocab:][:smallLlama.vocab] }
+
+	parallel := newState(t, two, len(ids))
+	same(t, "two threads", forward(t, two, parallel, ids), at(len(ids)))
+	cached := newState(t, one, len(ids))
+	for i := range ids {
+		same(t, fmt.Sprintf("token %d alone", i), forward(t, one, cached, ids[i:i+1]), at(i+1))
+	}
+	cached.Truncate(7)
+	same(t, "after Truncate", forward(t, one, cached, ids[7:50]), at(50))
+	same(t, "in pieces", forward(t, one, cached, ids[50:]), at(len(ids)))
 }
 
 // TestTypesAgree checks that weights which BF16 holds exactly give the same logits
@@ -201,19 +208,30 @@ func TestForwardStopsWithItsContext(t *testing.T) {
 
 func TestEstimate(t *testing.T) {
 	t.Parallel()
-	for name, fsys := range variants(t) {
+	all := variants(t)
+	for name, config := range families() {
+		all[name] = randomBundle(t, config).fsys(t, tensor.F32)
+	}
+	all["longrope"] = randomBundle(t, longrope()).fsys(t, tensor.F32)
+	for name, fsys := range all {
 		m := load(t, fsys, 1)
-		for _, tokens := range []int{1, 50, 1000} {
+		for _, tokens := range []int{1, 50, 250} {
 			f, err := Estimate(fsys, tokens)
 			if err != nil {
 				t.Fatal(err)
 			}
 			s := newState(t, m, tokens)
 			var floats int
-			for _, x := range [][]float32{s.x, s.h, s.q, s.k, s.v, s.gate, s.up, s.cos, s.sin, s.logits} {
+			for _, x := range [][]float32{
+				s.x, s.h, s.side, s.q, s.k, s.v, s.gate, s.up, s.keyBias, s.logits,
+				s.routing.weights, s.routing.in, s.routing.out, s.routing.share,
+			} {
 				floats += len(x)
 			}
-			if want := s.cache.Bytes() + 4*int64(floats) + 8*int64(len(s.ids)); f.State != want || s.Bytes() != want {
+			for _, a := range s.angles {
+				floats += len(a.cos) + len(a.sin)
+			}
+			if want := s.cache.Bytes() + 4*int64(floats) + 8*int64(len(s.ids)+len(s.text)+len(s.routing.tokens)); f.State != want || s.Bytes() != want {
 				t.Errorf("%s: a state for %d tokens is estimated at %d, said to be %d, is %d bytes", name, tokens, f.State, s.Bytes(), want)
 			}
 			if f.Weights != m.Bytes() {
@@ -237,7 +255,7 @@ func TestConfigs(t *testing.T) {
 		want  error
 		text  string
 	}{
-		{"unknown architecture", "architectures", []string{"NoSuchLM"}, ErrUnsupported, "GPT2LMHeadModel, LlamaForCausalLM"},
+		{"unknown architecture", "architectures", []string{"NoSuchLM"}, ErrUnsupported, "LlamaForCausalLM, MistralForCausalLM"},
 		{"other head", "architectures", []string{"LlamaForSequenceClassification"}, ErrUnsupported, "LlamaForSequenceClassification"},
 		{"by model type", "architectures", nil, nil, ""},
 		{"no layers", "num_hidden_layers", nil, ErrConfig, "number of layers is missing"},
@@ -327,6 +345,13 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte(`{"architectures":["GPT2LMHeadModel"],"vocab_size":9,"n_positions":9,"n_embd":8,"n_layer":1,"n_head":2}`))
 	f.Add([]byte(`{"model_type":"qwen2","vocab_size":9,"max_position_embeddings":9,"hidden_size":8,"num_hidden_layers":1,` +
 		`"num_attention_heads":2,"intermediate_size":3,"rope_scaling":{"type":"yarn","factor":4},"use_sliding_window":true}`))
+	for _, config := range append(slices.Collect(maps.Values(families())), longrope()) {
+		raw, err := json.Marshal(config)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
 	f.Fuzz(func(t *testing.T, config []byte) {
 		folder := fstest.MapFS{"config.json": {Data: config}, "model.safetensors": fsys["model.safetensors"]}
 		footprint, err := Estimate(folder, 8)

@@ -64,6 +64,17 @@ func (l Linear) Slice(lo, hi int) Linear {
 	return part
 }
 
+// Gather returns the layer of the listed outputs, in a copy.
+func (l Linear) Gather(outputs []int) Linear {
+	part := Linear{Weight: l.Weight.Gather(outputs)}
+	if l.Bias != nil {
+		for _, i := range outputs {
+			part.Bias = append(part.Bias, l.Bias[i])
+		}
+	}
+	return part
+}
+
 // Forward computes y [T, out] from x [T, in]. y may not overlap x.
 func (l Linear) Forward(e *tensor.Exec, y, x []float32) {
 	e.MatMul(y, x, l.Weight, l.Bias)
@@ -80,6 +91,7 @@ func (l Linear) Bytes() int64 { return l.Weight.Bytes() + 4*int64(len(l.Bias)) }
 // Embedding is a table of vectors.
 type Embedding struct {
 	Weight tensor.Matrix // [n, C]
+	Scale  float32       // factor of the vectors; 0 is 1
 }
 
 // LoadEmbedding reads "weight" [n, channels].
@@ -97,5 +109,10 @@ func (m Embedding) Forward(y []float32, ids []int) {
 	c := m.Weight.Cols
 	for i, id := range ids {
 		m.Weight.Row(y[i*c:][:c], id)
+	}
+	if m.Scale != 0 {
+		for i := range y[:len(ids)*c] {
+			y[i] *= m.Scale
+		}
 	}
 }

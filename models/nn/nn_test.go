@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"math"
 	"slices"
@@ -47,6 +48,10 @@ func TestLinear(t *testing.T) {
 	if l.Bytes() != 12+8 {
 		t.Errorf("%d bytes, want 20", l.Bytes())
 	}
+	l.Gather([]int{1, 1, 0}).Forward(e, y[:3], []float32{1, 0, 0})
+	if want := []float32{12, 12, 8}; !slices.Equal(y[:3], want) {
+		t.Errorf("gathered: %v, want %v", y[:3], want)
+	}
 	turned, err := LoadConv1D(store(t), 3, 2, false)
 	if err != nil {
 		t.Fatal(err)
@@ -74,6 +79,77 @@ func TestEmbedding(t *testing.T) {
 	if want := []float32{4, 5, 6, 1, 2, 3}; !slices.Equal(y, want) {
 		t.Errorf("rows %v, want %v", y, want)
 	}
+	m.Scale = 2
+	m.Forward(y, []int{1})
+	if want := []float32{8, 10, 12, 1, 2, 3}; !slices.Equal(y, want) {
+		t.Errorf("scaled rows %v, want %v", y, want)
+	}
+}
+
+func TestNorms(t *testing.T) {
+	t.Parallel()
+	file := map[string][]float32{"a.weight": {0, 1}, "a.bias": {5, 6}, "h.norms.0.weight": {1, 1}, "h.norms.1.weight": {2, 4}}
+	s := f32Store(t, file)
+	e := tensor.NewExec(nil)
+	half := float32(math.Sqrt(0.5)) // of 1 and 0, the root mean square
+	less, err := LoadRMSNormLessOne(s.Sub("a"), 2, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer, err := LoadLayerNorm(s.Sub("a"), 2, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	heads, err := LoadHeadLayerNorm(s.Sub("h"), 2, 2, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name    string
+		norm    Norm
+		x, want []float32
+	}{
+		{"less one", less, []float32{0, 1}, []float32{0, 2 / half}},
+		{"layer", layer, []float32{3, 1}, []float32{5, 5}},
+		{"heads", heads, []float32{3, 1, 3, 1}, []float32{1, -1, 2, -4}},
+	} {
+		tt.norm.Forward(e, tt.x, tt.x)
+		for i, want := range tt.want {
+			if math.Abs(float64(tt.x[i]-want)) > 1e-6 {
+				t.Errorf("%s: %v, want %v", tt.name, tt.x, tt.want)
+				break
+			}
+		}
+	}
+	if _, err := LoadHeadLayerNorm(s.Sub("h"), 3, 2, 0); err == nil || !strings.Contains(err.Error(), `"h.norms.2.weight"`) {
+		t.Errorf("missing head: %v", err)
+	}
+	if _, err := LoadRMSNormLessOne(s.Sub("h"), 2, 0); err == nil || !strings.Contains(err.Error(), `"h.weight"`) {
+		t.Errorf("missing norm: %v", err)
+	}
+}
+
+// f32Store has the given vectors.
+func f32Store(t *testing.T, vectors map[string][]float32) *weights.Store {
+	t.Helper()
+	header, body := map[string]any{}, []byte(nil)
+	for name, v := range vectors {
+		begin := len(body)
+		for _, f := range v {
+			body = binary.LittleEndian.AppendUint32(body, math.Float32bits(f))
+		}
+		header[name] = map[string]any{"dtype": "F32", "shape": []int{len(v)}, "data_offsets": []int{begin, len(body)}}
+	}
+	text, err := json.Marshal(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := slices.Concat(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text, body)
+	s, err := weights.OpenFile(fstest.MapFS{"w.safetensors": {Data: data}}, "w.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func TestKVCache(t *testing.T) {
@@ -153,6 +229,52 @@ func TestRopeAngles(t *testing.T) {
 	check(16, 1/math.Sqrt(base))
 }
 
+// TestLongrope checks the factors of Ding et al. 2024 on both sides of the original
+// context, and the scale of the attention.
+func TestLongrope(t *testing.T) {
+	t.Parallel()
+	s := &RopeScaling{Type: "longrope", OriginalContext: 8, ShortFactor: []float64{1, 2}, LongFactor: []float64{3, 4}}
+	r, err := NewRope(RopeConfig{Dim: 4, Theta: 100, Context: 64, Scaling: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := math.Sqrt(1 + math.Log(8)/math.Log(8))
+	for length, factors := range map[int][]float64{8: s.ShortFactor, 9: s.LongFactor} {
+		cos, sin := make([]float32, 2), make([]float32, 2)
+		r.Angles(cos, sin, 5, length)
+		for i, f := range factors {
+			angle := 5 / f / math.Pow(10, float64(i))
+			if math.Abs(float64(cos[i])-size*math.Cos(angle)) > 1e-6 || math.Abs(float64(sin[i])-size*math.Sin(angle)) > 1e-6 {
+				t.Errorf("length %d: angle %d has cosine %v and sine %v, want those of %v times %v", length, i, cos[i], sin[i], angle, size)
+			}
+		}
+		if r.Long(length) != (length > 8) {
+			t.Errorf("length %d: long %v", length, r.Long(length))
+		}
+	}
+	if !r.Switches() || (Rope{}).Switches() {
+		t.Error("only longrope switches")
+	}
+	for _, tt := range []struct {
+		name string
+		s    RopeScaling
+		want float64
+	}{
+		{"given", RopeScaling{AttentionFactor: 3, Factor: 4}, 3},
+		{"by the factor", RopeScaling{Factor: 8}, math.Sqrt(1 + math.Log(8)/math.Log(64))},
+		{"no stretch", RopeScaling{OriginalContext: 128}, 1},
+	} {
+		tt.s.Type, tt.s.ShortFactor, tt.s.LongFactor = "longrope", s.ShortFactor, s.LongFactor
+		r, err := NewRope(RopeConfig{Dim: 4, Theta: 100, Context: 64, Scaling: &tt.s})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if math.Abs(float64(r.factor)-tt.want) > 1e-6 {
+			t.Errorf("%s: scale of the attention %v, want %v", tt.name, r.factor, tt.want)
+		}
+	}
+}
+
 func TestRopeErrors(t *testing.T) {
 	t.Parallel()
 	good := RopeConfig{Dim: 4, Theta: 10000, Context: 8}
@@ -171,6 +293,15 @@ func TestRopeErrors(t *testing.T) {
 		{"tiny dynamic", func(c *RopeConfig) { c.Dim = 2; c.Scaling = &RopeScaling{Type: "dynamic", Factor: 2} }, "dynamic"},
 		{"llama3", func(c *RopeConfig) { c.Scaling = &RopeScaling{Type: "llama3", Factor: 2} }, "low_freq_factor"},
 		{"yarn", func(c *RopeConfig) { c.Scaling = &RopeScaling{Type: "yarn", Factor: 2, BetaFast: -1} }, "beta_fast"},
+		{"longrope", func(c *RopeConfig) {
+			c.Scaling = &RopeScaling{Type: "longrope", ShortFactor: []float64{1}, LongFactor: []float64{1, 2}}
+		}, "1 in short_factor and 2 in long_factor, want 2"},
+		{"longrope factor", func(c *RopeConfig) {
+			c.Scaling = &RopeScaling{Type: "longrope", ShortFactor: []float64{1, 0}, LongFactor: []float64{1, 2}}
+		}, "factor 0"},
+		{"longrope context", func(c *RopeConfig) {
+			c.Scaling = &RopeScaling{Type: "longrope", OriginalContext: 1, ShortFactor: []float64{1, 1}, LongFactor: []float64{1, 2}}
+		}, "original_max_position_embeddings 1"},
 	} {
 		c := good
 		tt.change(&c)

@@ -1,6 +1,8 @@
 package nn
 
 import (
+	"strconv"
+
 	"helicon/models/tensor"
 	"helicon/models/weights"
 )
@@ -20,6 +22,19 @@ type RMSNorm struct {
 func LoadRMSNorm(s *weights.Store, channels int, eps float32) (RMSNorm, error) {
 	w, err := loadVector(s, "weight", channels)
 	return RMSNorm{Weight: w, Eps: eps}, err
+}
+
+// LoadRMSNormLessOne is LoadRMSNorm of a weight that is stored less one, as Gemma does.
+func LoadRMSNormLessOne(s *weights.Store, channels int, eps float32) (RMSNorm, error) {
+	stored, err := loadVector(s, "weight", channels)
+	if err != nil {
+		return RMSNorm{}, err
+	}
+	w := make([]float32, channels)
+	for i, v := range stored {
+		w[i] = 1 + v
+	}
+	return RMSNorm{Weight: w, Eps: eps}, nil
 }
 
 // Forward computes y [T, C] from x [T, C].
@@ -44,4 +59,30 @@ func LoadLayerNorm(s *weights.Store, channels int, eps float32) (LayerNorm, erro
 // Forward computes y [T, C] from x [T, C].
 func (n LayerNorm) Forward(e *tensor.Exec, y, x []float32) {
 	e.LayerNorm(y, x, n.Weight, n.Bias, n.Eps)
+}
+
+// HeadLayerNorm is a layer norm without bias over each head for itself, as StableLM 2
+// has it on queries and keys.
+type HeadLayerNorm struct {
+	Weight []float32 // [H, D]
+	Heads  int
+	Eps    float32
+}
+
+// LoadHeadLayerNorm reads "norms.i.weight" [dim] for each head i.
+func LoadHeadLayerNorm(s *weights.Store, heads, dim int, eps float32) (HeadLayerNorm, error) {
+	n := HeadLayerNorm{Heads: heads, Eps: eps}
+	for i := range heads {
+		w, err := loadVector(s.Sub("norms").Sub(strconv.Itoa(i)), "weight", dim)
+		if err != nil {
+			return n, err
+		}
+		n.Weight = append(n.Weight, w...)
+	}
+	return n, nil
+}
+
+// Forward computes y [T, H, D] from x [T, H, D].
+func (n HeadLayerNorm) Forward(e *tensor.Exec, y, x []float32) {
+	e.HeadLayerNorm(y, x, n.Weight, n.Heads, n.Eps)
 }

@@ -4,20 +4,24 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // RopeScaling is the rope_scaling object of a Hugging Face configuration, or the
-// rope_parameters of newer ones, which carry the base too.
+// rope_parameters of newer ones, which carry the base and the rotated share too.
 type RopeScaling struct {
-	Theta           float64 `json:"rope_theta"`
-	Type            string  `json:"rope_type"` // "default", "linear", "dynamic", "llama3" or "yarn"
-	Factor          float64 `json:"factor"`
-	OriginalContext int     `json:"original_max_position_embeddings"`
-	LowFreqFactor   float64 `json:"low_freq_factor"`  // llama3
-	HighFreqFactor  float64 `json:"high_freq_factor"` // llama3
-	AttentionFactor float64 `json:"attention_factor"` // yarn
-	BetaFast        float64 `json:"beta_fast"`        // yarn
-	BetaSlow        float64 `json:"beta_slow"`        // yarn
+	Theta           float64   `json:"rope_theta"`
+	Rotated         float64   `json:"partial_rotary_factor"`
+	Type            string    `json:"rope_type"` // "default", "linear", "dynamic", "llama3", "yarn" or "longrope"
+	Factor          float64   `json:"factor"`
+	OriginalContext int       `json:"original_max_position_embeddings"`
+	LowFreqFactor   float64   `json:"low_freq_factor"`  // llama3
+	HighFreqFactor  float64   `json:"high_freq_factor"` // llama3
+	AttentionFactor float64   `json:"attention_factor"` // yarn, longrope
+	BetaFast        float64   `json:"beta_fast"`        // yarn
+	BetaSlow        float64   `json:"beta_slow"`        // yarn
+	ShortFactor     []float64 `json:"short_factor"`     // longrope
+	LongFactor      []float64 `json:"long_factor"`      // longrope
 }
 
 // UnmarshalJSON also takes the type under its older name, "type".
@@ -48,6 +52,7 @@ type RopeConfig struct {
 type Rope struct {
 	config    RopeConfig
 	frequency []float32 // [Dim/2], radians a position
+	long      []float32 // those of sequences beyond the original context; nil if the same
 	factor    float32   // of cosine and sine
 }
 
@@ -73,6 +78,8 @@ func NewRope(c RopeConfig) (Rope, error) {
 		}
 	case "yarn":
 		r.yarn()
+	case "longrope":
+		r.longrope()
 	}
 	return r, nil
 }
@@ -98,9 +105,11 @@ func (c RopeConfig) validate() error {
 	switch kind {
 	case "default":
 		return nil
+	case "longrope":
+		return c.validateLongrope()
 	case "linear", "dynamic", "llama3", "yarn":
 	default:
-		return fmt.Errorf("rope: rope_type %q is not supported (default, linear, dynamic, llama3, yarn)", kind)
+		return fmt.Errorf("rope: rope_type %q is not supported (default, linear, dynamic, llama3, yarn, longrope)", kind)
 	}
 	if !(s.Factor >= 1) || math.IsInf(s.Factor, 0) {
 		return fmt.Errorf("rope: factor %v of rope_type %q, want at least 1", s.Factor, kind)
@@ -116,6 +125,31 @@ func (c RopeConfig) validate() error {
 		return fmt.Errorf("rope: rope_type yarn with negative attention_factor, beta_fast or beta_slow")
 	}
 	return nil
+}
+
+func (c RopeConfig) validateLongrope() error {
+	s := c.Scaling
+	if len(s.ShortFactor) != c.Dim/2 || len(s.LongFactor) != c.Dim/2 {
+		return fmt.Errorf("rope: rope_type longrope with %d in short_factor and %d in long_factor, want %d", len(s.ShortFactor), len(s.LongFactor), c.Dim/2)
+	}
+	for _, f := range slices.Concat(s.ShortFactor, s.LongFactor) {
+		if !(f > 0) || math.IsInf(f, 0) {
+			return fmt.Errorf("rope: rope_type longrope with the factor %v, want more than 0", f)
+		}
+	}
+	if c.originalContext() < 2 || s.AttentionFactor < 0 || s.Factor < 0 {
+		return fmt.Errorf("rope: rope_type longrope with original_max_position_embeddings %d, attention_factor %v, factor %v",
+			s.OriginalContext, s.AttentionFactor, s.Factor)
+	}
+	return nil
+}
+
+// originalContext is what longrope stretches.
+func (c RopeConfig) originalContext() int {
+	if c.Scaling.OriginalContext == 0 {
+		return c.Context
+	}
+	return c.Scaling.OriginalContext
 }
 
 // series sets frequency i to base^(-2i/Dim).
@@ -172,14 +206,47 @@ func (r *Rope) yarn() {
 	}
 }
 
+// longrope is Ding et al. 2024: each component is slowed by a factor of its own, which
+// is another one in sequences beyond the original context.
+func (r *Rope) longrope() {
+	c, s := r.config, r.config.Scaling
+	r.series(c.Theta)
+	r.long = make([]float32, len(r.frequency))
+	for i, f := range r.frequency {
+		r.frequency[i] = float32(float64(f) / s.ShortFactor[i])
+		r.long[i] = float32(float64(f) / s.LongFactor[i])
+	}
+	original, stretch := float64(c.originalContext()), s.Factor
+	if s.OriginalContext != 0 {
+		stretch = float64(c.Context) / original
+	}
+	switch {
+	case s.AttentionFactor != 0:
+		r.factor = float32(s.AttentionFactor)
+	case stretch > 1:
+		r.factor = float32(math.Sqrt(1 + math.Log(stretch)/math.Log(original)))
+	}
+}
+
+// Switches reports whether longer sequences than some have other angles at the same
+// positions, as longrope has: keys that were made in a shorter one are of no use then.
+func (r Rope) Switches() bool { return r.long != nil }
+
+// Long reports whether a sequence of that length has the angles of the longer ones.
+func (r Rope) Long(length int) bool { return r.long != nil && length > r.config.originalContext() }
+
 // Half returns the number of rotated pairs.
 func (r Rope) Half() int { return len(r.frequency) }
 
 // Angles writes the cosines and sines, [len, Half], of the positions from start on.
 // length is the length of the sequence up to and with the call's last token: dynamic
-// scaling takes its base from it, so keys keep the angles of the call that made them.
+// scaling takes its base from it, so keys keep the angles of the call that made them,
+// and longrope its factors (see Switches).
 func (r Rope) Angles(cos, sin []float32, start, length int) {
 	frequency := r.frequency
+	if r.Long(length) {
+		frequency = r.long
+	}
 	stretched := r.config.kind() == "dynamic" && length > r.config.Context
 	n := len(frequency)
 	var base float64

@@ -86,6 +86,35 @@ func activate(f Activation, x []float32) {
 	}
 }
 
+// SoftCap computes x = limit·tanh(x/limit), which leaves small values as they are and
+// none beyond ±limit (Gemma 2, 2024).
+func (e *Exec) SoftCap(x []float32, limit float32) {
+	e.runRows(rowTask{op: softCapRows, y: x, eps: limit, rows: len(x), cols: 1})
+}
+
+func softCapRows(t *rowTask, lo, hi int) { softCap(t.y[lo:hi], t.eps) }
+
+func softCap(x []float32, limit float32) {
+	for i, v := range x {
+		x[i] = limit * tanh(v/limit)
+	}
+}
+
+// tanh returns the hyperbolic tangent to within a few units in the last place: by a
+// polynomial near 0, where 1 - 2/(e²ˣ+1) would cancel (Cephes tanhf).
+func tanh(x float32) float32 {
+	if !(x > -0.625 && x < 0.625) {
+		return 1 - 2/(exp(2*x)+1)
+	}
+	z := x * x
+	p := float32(-5.70498872745e-3)
+	p = p*z + 2.06390887954e-2
+	p = p*z - 5.37397155531e-2
+	p = p*z + 1.33314422036e-1
+	p = p*z - 3.33332819422e-1
+	return p*z*x + x
+}
+
 // exp returns eˣ to within two units in the last place. The argument is split as
 // x = n·ln2 + r with |r| ≤ ln2/2 and eʳ taken from a polynomial (Cephes expf).
 func exp(x float32) float32 {

@@ -20,14 +20,22 @@ type Attention struct {
 
 	Window int     // positions a query sees, itself included; 0 is all
 	Scale  float32 // factor of q·k, commonly 1/√HeadDim
+	Cap    float32 // scores are capped to ±Cap by SoftCap; 0 is not at all
+
+	// KeyBias is [Heads, Capacity], what a head adds to its scores of each key, or
+	// nil. ALiBi (Press et al. 2021) is a bias that falls with the key's distance.
+	KeyBias []float32
 }
 
-// Attention computes Out = softmax(Scale·Q·Kᵀ)·V, a few keys at a time with a
-// running maximum (Milakov and Gimelshein 2018), so that no row of scores is ever
-// kept whole.
+// Attention computes Out = softmax(cap(Scale·Q·Kᵀ) + KeyBias)·V, a few keys at a time
+// with a running maximum (Milakov and Gimelshein 2018), so that no row of scores is
+// ever kept whole.
 func (e *Exec) Attention(a Attention) {
 	tokens := rowsOf(len(a.Q), a.Heads*a.HeadDim, "queries")
 	cache := a.KVHeads * a.Capacity * a.HeadDim
+	if a.KeyBias != nil && len(a.KeyBias) != a.Heads*a.Capacity {
+		panic(fmt.Sprintf("tensor: attention of %d heads over %d keys with %d biases", a.Heads, a.Capacity, len(a.KeyBias)))
+	}
 	if len(a.Out) != len(a.Q) || len(a.K) != cache || len(a.V) != cache || a.KVHeads <= 0 ||
 		a.Heads%a.KVHeads != 0 || a.Start < 0 || a.Start+tokens > a.Capacity {
 		panic(fmt.Sprintf("tensor: attention of %d queries [%d, %d] at %d over %d keys and %d values [%d, %d, %d]",
@@ -64,15 +72,25 @@ func (t *attentionTask) part(i int) {
 	kv := head / (t.Heads / t.KVHeads)
 	keys := t.K[kv*t.Capacity*t.HeadDim:][:t.Capacity*t.HeadDim]
 	values := t.V[kv*t.Capacity*t.HeadDim:][:t.Capacity*t.HeadDim]
+	var bias []float32
+	if t.KeyBias != nil {
+		bias = t.KeyBias[head*t.Capacity:][:t.Capacity]
+	}
 	last := min((block+1)*blockQueries, t.tokens)
 	for n := block * blockQueries; n < last; n++ {
 		at := (n*t.Heads + head) * t.HeadDim
-		t.query(t.Out[at:][:t.HeadDim], t.Q[at:][:t.HeadDim], keys, values, t.Start+n)
+		t.query(t.Out[at:][:t.HeadDim], t.Q[at:][:t.HeadDim], keyed{keys, values, bias}, t.Start+n)
 	}
 }
 
+// keyed is what one head knows of each position.
+type keyed struct {
+	keys, values []float32 // [Capacity, HeadDim]
+	bias         []float32 // [Capacity], or nil
+}
+
 // query attends with q, at the given position, over the keys of one head.
-func (t *attentionTask) query(out, q, keys, values []float32, position int) {
+func (t *attentionTask) query(out, q []float32, head keyed, position int) {
 	d := t.HeadDim
 	first := 0
 	if t.Window > 0 {
@@ -89,9 +107,15 @@ func (t *attentionTask) query(out, q, keys, values []float32, position int) {
 	for s := first; s <= position; s += blockKeys {
 		n := min(blockKeys, position+1-s)
 		scores := scratch[:n]
-		multiply(scores, q, Matrix{DType: F32, Rows: n, Cols: d, f32: keys[s*d:][:n*d]}, shape{1, n, d})
+		multiply(scores, q, Matrix{DType: F32, Rows: n, Cols: d, f32: head.keys[s*d:][:n*d]}, shape{1, n, d})
 		for i := range scores {
 			scores[i] *= t.Scale
+		}
+		if t.Cap > 0 {
+			softCap(scores, t.Cap)
+		}
+		if head.bias != nil {
+			add(scores, head.bias[s:])
 		}
 		if m := maximum(scores); m > top {
 			shrink := exp(top - m)
@@ -102,7 +126,7 @@ func (t *attentionTask) query(out, q, keys, values []float32, position int) {
 			top = m
 		}
 		total += expAll(scores, top)
-		addWeighted(acc, scores, values[s*d:])
+		addWeighted(acc, scores, head.values[s*d:])
 	}
 	for i, v := range acc {
 		out[i] = v / total

@@ -11,9 +11,14 @@ import (
 func TestAttention(t *testing.T) {
 	t.Parallel()
 	one, two := NewExec(nil), NewExec(pool(t, 2))
-	for _, z := range []struct{ tokens, start, heads, kvHeads, dim, window int }{
-		{1, 0, 1, 1, 4, 0}, {1, 200, 8, 2, 40, 0}, {70, 0, 4, 2, 16, 0}, {33, 100, 6, 6, 24, 0},
-		{40, 90, 4, 1, 16, 8}, {130, 0, 2, 2, 16, 65}, {5, 64, 2, 1, 300, 0}, {3, 0, 3, 3, 7, 1},
+	for _, z := range []struct {
+		tokens, start, heads, kvHeads, dim, window int
+		limit                                      float32
+		biased                                     bool
+	}{
+		{1, 0, 1, 1, 4, 0, 0, false}, {1, 200, 8, 2, 40, 0, 0, false}, {70, 0, 4, 2, 16, 0, 0, false}, {33, 100, 6, 6, 24, 0, 0, false},
+		{40, 90, 4, 1, 16, 8, 0, false}, {130, 0, 2, 2, 16, 65, 0, false}, {5, 64, 2, 1, 300, 0, 0, false}, {3, 0, 3, 3, 7, 1, 0, false},
+		{40, 90, 4, 2, 16, 0, 0.7, false}, {1, 100, 2, 2, 16, 70, 2, false}, {40, 90, 4, 2, 16, 0, 0, true}, {3, 130, 3, 1, 16, 66, 1, true},
 	} {
 		name := fmt.Sprintf("%+v", z)
 		capacity := z.start + z.tokens + 3
@@ -22,7 +27,10 @@ func TestAttention(t *testing.T) {
 		a := Attention{
 			Out: make([]float32, len(q)), Q: q, K: k, V: v, Start: z.start,
 			Heads: z.heads, KVHeads: z.kvHeads, HeadDim: z.dim, Capacity: capacity,
-			Window: z.window, Scale: float32(1 / math.Sqrt(float64(z.dim))),
+			Window: z.window, Scale: float32(1 / math.Sqrt(float64(z.dim))), Cap: z.limit,
+		}
+		if z.biased {
+			a.KeyBias = normal(4, z.heads*capacity)
 		}
 		one.Attention(a)
 		near(t, name, a.Out, naiveAttention(a), 3e-6)
@@ -56,7 +64,14 @@ func naiveAttention(a Attention) []float64 {
 			for d := range a.HeadDim {
 				score += float64(a.Q[i+d]) * float64(a.K[(first+s)*a.HeadDim+d])
 			}
-			p := math.Exp(score * float64(a.Scale))
+			score *= float64(a.Scale)
+			if a.Cap > 0 {
+				score = float64(a.Cap) * math.Tanh(score/float64(a.Cap))
+			}
+			if a.KeyBias != nil {
+				score += float64(a.KeyBias[head*a.Capacity+s])
+			}
+			p := math.Exp(score)
 			total += p
 			for d := range a.HeadDim {
 				out[i+d] += p * float64(a.V[(first+s)*a.HeadDim+d])
@@ -91,6 +106,15 @@ func TestShapesPanic(t *testing.T) {
 		"activation":      func() { e.Activate(0, x) },
 		"softmax":         func() { e.Softmax(x, 0) },
 		"rope":            func() { e.RoPE(x, x[:6], x[:6], 1, 3) },
+		"head norm":       func() { e.HeadLayerNorm(x, x, x[:6], 4, 0) },
+		"gather":          func() { e.Gather(x[:6], x, 3, []int{1, 4}) },
+		"gather size":     func() { e.Gather(x[:4], x, 3, []int{1, 2}) },
+		"scatter":         func() { e.ScatterAdd(x, x[:3], 3, []int{-1}, x[:1]) },
+		"scatter weights": func() { e.ScatterAdd(x, x[:3], 3, []int{1}, nil) },
+		"matrix gather":   func() { w.Gather([]int{2}) },
+		"key bias": func() {
+			e.Attention(Attention{Out: x, Q: x, K: x, V: x, Heads: 3, KVHeads: 3, HeadDim: 4, Capacity: 1, KeyBias: x[:2]})
+		},
 		"attention": func() {
 			e.Attention(Attention{Out: x, Q: x, K: x, V: x, Heads: 3, KVHeads: 2, HeadDim: 4, Capacity: 3})
 		},

@@ -70,6 +70,30 @@ func transpose[T any](src []T, rows, cols int) []T {
 	return dst
 }
 
+// Gather returns a copy, in the same type, of the rows that are listed.
+func (m Matrix) Gather(rows []int) Matrix {
+	for _, r := range rows {
+		if r < 0 || r >= m.Rows {
+			panic(fmt.Sprintf("tensor: row %d of a matrix [%d, %d]", r, m.Rows, m.Cols))
+		}
+	}
+	g := Matrix{DType: m.DType, Rows: len(rows), Cols: m.Cols}
+	if m.DType == F32 {
+		g.f32 = gather(m.f32, m.Cols, rows)
+	} else {
+		g.u16 = gather(m.u16, m.Cols, rows)
+	}
+	return g
+}
+
+func gather[T any](src []T, cols int, rows []int) []T {
+	dst := make([]T, 0, len(rows)*cols)
+	for _, r := range rows {
+		dst = append(dst, src[r*cols:(r+1)*cols]...)
+	}
+	return dst
+}
+
 // Row writes row r, converted to float32, into dst of length Cols.
 func (m Matrix) Row(dst []float32, r int) {
 	if len(dst) != m.Cols || r < 0 || r >= m.Rows {

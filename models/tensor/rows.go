@@ -17,6 +17,7 @@ type rowTask struct {
 	act     Activation
 	heads   int
 	headDim int
+	index   []int
 }
 
 func (t *rowTask) part(i int) {
@@ -64,7 +65,15 @@ func (e *Exec) LayerNorm(y, x, weight, bias []float32, eps float32) {
 	if bias != nil && len(bias) != len(weight) {
 		panic(fmt.Sprintf("tensor: layer norm with %d weights and %d biases", len(weight), len(bias)))
 	}
-	e.runRows(rowTask{op: layerNorm, y: y[:len(x)], x: x, a: weight, b: bias, eps: eps, rows: rows, cols: len(weight)})
+	e.runRows(rowTask{op: layerNorm, y: y[:len(x)], x: x, a: weight, b: bias, eps: eps, rows: rows, cols: len(weight), heads: 1})
+}
+
+// HeadLayerNorm is LayerNorm without bias over each head of x [T, heads, D] for
+// itself, with the head's own weights of weight [heads, D]. y may be x.
+func (e *Exec) HeadLayerNorm(y, x, weight []float32, heads int, eps float32) {
+	dim := rowsOf(len(weight), heads, "norm")
+	rowsOf(len(x), len(weight), "norm")
+	e.runRows(rowTask{op: layerNorm, y: y[:len(x)], x: x, a: weight, eps: eps, rows: len(x) / dim, cols: dim, heads: heads})
 }
 
 func layerNorm(t *rowTask, lo, hi int) {
@@ -75,7 +84,7 @@ func layerNorm(t *rowTask, lo, hi int) {
 		mean := float32(sum / n)
 		_, squares := moments(x, mean)
 		scale := float32(1 / math.Sqrt(squares/n+float64(t.eps)))
-		for i, w := range t.a {
+		for i, w := range t.a[r%t.heads*t.cols:][:t.cols] {
 			y[i] = (x[i] - mean) * scale * w
 		}
 		if t.b != nil {
@@ -179,6 +188,50 @@ func rope(t *rowTask, lo, hi int) {
 				first[i] = a*cos[i] - b*sin[i]
 				second[i] = b*cos[i] + a*sin[i]
 			}
+		}
+	}
+}
+
+// Gather copies rows of x [_, cols]: row i of y is row index[i] of x.
+func (e *Exec) Gather(y, x []float32, cols int, index []int) {
+	checkIndex(len(y), len(x), cols, index)
+	e.runRows(rowTask{op: gatherRows, y: y, x: x, index: index, rows: len(index), cols: cols})
+}
+
+func gatherRows(t *rowTask, lo, hi int) {
+	for r := lo; r < hi; r++ {
+		copy(t.y[r*t.cols:][:t.cols], t.x[t.index[r]*t.cols:])
+	}
+}
+
+// ScatterAdd adds rows to those of y [_, cols]: row index[i] of y gets row i of x times
+// weight[i]. No index may come twice.
+func (e *Exec) ScatterAdd(y, x []float32, cols int, index []int, weight []float32) {
+	checkIndex(len(x), len(y), cols, index)
+	if len(weight) != len(index) {
+		panic(fmt.Sprintf("tensor: %d rows with %d weights", len(index), len(weight)))
+	}
+	e.runRows(rowTask{op: scatterAddRows, y: y, x: x, a: weight, index: index, rows: len(index), cols: cols})
+}
+
+func scatterAddRows(t *rowTask, lo, hi int) {
+	for r := lo; r < hi; r++ {
+		y, w := t.y[t.index[r]*t.cols:][:t.cols], t.a[r]
+		for i, v := range t.x[r*t.cols:][:t.cols] {
+			y[i] += w * v
+		}
+	}
+}
+
+// checkIndex panics unless listed floats are the rows that index names among all.
+func checkIndex(listed, all, cols int, index []int) {
+	rows := rowsOf(all, cols, "table")
+	if listed != len(index)*cols {
+		panic(fmt.Sprintf("tensor: %d rows of %d in %d floats", len(index), cols, listed))
+	}
+	for _, r := range index {
+		if r < 0 || r >= rows {
+			panic(fmt.Sprintf("tensor: row %d of %d", r, rows))
 		}
 	}
 }

@@ -220,6 +220,11 @@ func TestMatrix(t *testing.T) {
 				}
 			}
 		}
+		picked := m.Gather([]int{4, 0, 4})
+		for i, r := range []int{4, 0, 4} {
+			picked.Row(row[:3], i)
+			same(t, fmt.Sprintf("%v: row %d", d, r), row[:3], values[3*r:][:3])
+		}
 		if m.Bytes() != int64(15*d.Size()) {
 			t.Errorf("%v: %d bytes", d, m.Bytes())
 		}
@@ -242,6 +247,31 @@ func TestExp(t *testing.T) {
 	}
 	if x := exp(float32(math.NaN())); x == x {
 		t.Errorf("exp(NaN) = %v", x)
+	}
+}
+
+func TestSoftCap(t *testing.T) {
+	t.Parallel()
+	e := NewExec(pool(t, 2))
+	const limit = 30
+	inf := float32(math.Inf(1))
+	x := append(normal(5, 20000), inf, -inf, 1e-8, 18.75, -18.75, 300, 0)
+	for i := range 10000 {
+		x[i] *= 30
+	}
+	for i, v := range x {
+		want := limit * math.Tanh(float64(v)/limit)
+		one := []float32{v}
+		e.SoftCap(one, limit)
+		if got := float64(one[0]); !(math.Abs(got-want) <= 3e-7*math.Abs(want)) {
+			t.Fatalf("cap(%v) = %v, want %v", v, got, want)
+		}
+		x[i] = one[0]
+	}
+	nan := []float32{float32(math.NaN())}
+	e.SoftCap(nan, limit)
+	if nan[0] == nan[0] {
+		t.Errorf("cap(NaN) = %v", nan[0])
 	}
 }
 
@@ -306,6 +336,42 @@ func TestNorms(t *testing.T) {
 	near(t, "layer norm", y, layer, 1e-6)
 	e.LayerNorm(x, x, weight, bias, eps)
 	same(t, "layer norm in place", x, y)
+}
+
+func TestHeadLayerNorm(t *testing.T) {
+	t.Parallel()
+	const tokens, heads, dim, eps = 300, 3, 20, 1e-5
+	e := NewExec(pool(t, 2))
+	x, weight := normal(1, tokens*heads*dim), normal(2, heads*dim)
+	want := make([]float32, len(x))
+	for i := 0; i < len(x); i += dim {
+		e.LayerNorm(want[i:i+dim], x[i:i+dim], weight[i%(heads*dim):][:dim], nil, eps)
+	}
+	e.HeadLayerNorm(x, x, weight, heads, eps)
+	same(t, "norm of each head", x, want)
+}
+
+func TestGatherAndScatter(t *testing.T) {
+	t.Parallel()
+	const rows, cols = 400, 30
+	e := NewExec(pool(t, 2))
+	x, y := normal(1, rows*cols), normal(2, rows*cols)
+	var index []int
+	for r := 1; r < rows; r += 2 {
+		index = append(index, rows-r)
+	}
+	weight := normal(3, len(index))
+	want := append([]float32(nil), y...)
+	for i, r := range index {
+		for c := range cols {
+			want[r*cols+c] += weight[i] * x[r*cols+c]
+		}
+	}
+	some := make([]float32, len(index)*cols)
+	e.Gather(some, x, cols, index)
+	e.ScatterAdd(y, some, cols, index, weight)
+	same(t, "scattered", y, want)
+	e.Gather(some[:0], x, cols, nil)
 }
 
 func TestSoftmax(t *testing.T) {

@@ -16,10 +16,11 @@ import tokenizer
 
 # Share of the training tokens by source; "talk" is the hand-written small talk.
 SHARES = {
-    "tinystories": 0.36, "storybooks": 0.08, "storybooks-zh": 0.004, "ebooks": 0.18,
-    "tang": 0.15, "song": 0.12, "ci": 0.09, "talk": 0.006,
+    "tinystories": 0.46, "storybooks": 0.08, "storybooks-zh": 0.002, "ebooks": 0.08,
+    "tang": 0.16, "song": 0.14, "ci": 0.08, "talk": 0.003,
 }  # fmt: skip
 ROW = 513  # ids of a row: 512 inputs and their successors
+PLAIN = 0.35  # share of the items that are plain text, the others are chats
 CANDIDATES = 48  # items to choose from when a row is filled
 POEMS = ("tang", "song", "ci")
 
@@ -93,7 +94,7 @@ class Formatter:
         if entry["source"] == "talk":
             question, answer = entry["pair"]
             return [self.chat([("user", draw.choice(question)), ("assistant", draw.choice(answer))])]
-        if draw.random() < 0.45:
+        if draw.random() < PLAIN:
             return self.plain(entry, draw)
         turns = self.maker.turns(entry, draw)
         if turns is None:
@@ -123,11 +124,11 @@ class Stream:
         self.orders = {}
 
     def state(self):
-        """What a checkpoint must hold for load to go on from here."""
-        return {key: self.__dict__[key] for key in ("seed", "epoch", "position", "spent", "waiting")}
+        """What a checkpoint must hold for load to go on from here; shares are counted anew, for they may have changed."""
+        return {key: self.__dict__[key] for key in ("seed", "epoch", "position", "waiting")}
 
     def load(self, state):
-        self.__dict__.update(state)
+        self.__dict__.update({key: state[key] for key in ("seed", "epoch", "position", "waiting")})
 
     def order(self, source):
         """The shuffled item numbers of the source's current epoch."""

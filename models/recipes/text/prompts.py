@@ -146,6 +146,11 @@ PHRASE = re.compile(r"\b((?:a|an) (?:[a-z]+ ){0,2}[a-z]+)(?=[.,!?\"]| who | that
 NAME = re.compile(r"\bnamed ([A-Z][a-z]+)")
 
 
+def weighted_order(counts, draw):
+    """The keys in an order drawn by the squares of their counts (Efraimidis and Spirakis 2006)."""
+    return sorted(counts, key=lambda key: draw.random() ** (1 / counts[key] ** 2), reverse=True)
+
+
 def chinese_texts():
     """Every wording of a request and answer, for the tokenizer's characters."""
     texts = []
@@ -202,25 +207,28 @@ class Maker:
             return draw.choice(CALLED).format(title), text
         if title and kind < 0.35:
             return draw.choice(NAME_IT).format(text[:600].rsplit(" ", 1)[0]), title
-        if kind < 0.45:
+        if kind < 0.12 or (title and kind < 0.45):
             return self.go_on(entry, draw)
-        if kind < 0.52:
+        if kind < 0.18:
             return draw.choice(ANY_STORY), text
-        if kind < 0.57:
+        if kind < 0.23:
             name = NAME.search(text)
             if name:
                 return draw.choice(NAMED).format(name.group(1)), text
-        if kind < 0.8:
-            phrases = [p for p in dict.fromkeys(PHRASE.findall(text)) if p.split()[-1] in self.content]
+        if kind < 0.6:
+            counts = collections.Counter(re.findall(r"[a-z]+", text))
+            phrases = {p: counts[p.split()[-1]] for p in PHRASE.findall(text) if p.split()[-1] in self.content}
+            phrases = weighted_order(phrases, draw)[:3]
             if phrases and draw.random() < 0.3:
                 phrases = [p.split()[-1] for p in phrases]
             if phrases:
-                chosen = draw.sample(phrases, min(len(phrases), draw.choice((1, 1, 2, 2, 3))))
+                chosen = phrases[: draw.choice((1, 1, 2, 2, 3))]
                 return draw.choice(ABOUT).format(listing(chosen, "and")), text
-        words = sorted(set(re.findall(r"\b[a-z]{3,}\b", text)) & self.content)
-        if not words:
+        counts = collections.Counter(re.findall(r"\b[a-z]{3,}\b", text))
+        chosen = weighted_order({word: count for word, count in counts.items() if word in self.content}, draw)
+        chosen = chosen[: draw.choice((2, 2, 3, 3, 3, 4))]
+        if not chosen:
             return draw.choice(ANY_STORY), text
-        chosen = draw.sample(words, min(len(words), draw.choice((2, 2, 3, 3, 3, 4))))
         if draw.random() < 0.25:
             chosen = [f'"{word}"' for word in chosen]
         return draw.choice(WITH_WORDS).format(listing(chosen, "and")), text

@@ -1,0 +1,22 @@
+package lm
+
+// bigcodeConfig is GPT-BigCode, the form of SantaCoder and StarCoder (Ben Allal et al.
+// 2023): GPT-2 with one key and value for all heads.
+func bigcodeConfig(raw []byte) (Config, error) {
+	j := struct {
+		gpt2JSON
+		MultiQuery bool `json:"multi_query"`
+	}{
+		gpt2JSON:   gpt2JSON{Activation: "gelu_pytorch_tanh", Eps: 1e-5, Tied: true, Scale: true},
+		MultiQuery: true,
+	}
+	if err := decode(raw, &j); err != nil {
+		return Config{}, err
+	}
+	c, err := j.config()
+	c.layout.grouped = true
+	if j.MultiQuery {
+		c.KVHeads = 1
+	}
+	return c, err
+}

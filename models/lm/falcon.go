@@ -1,0 +1,86 @@
+package lm
+
+import (
+	"fmt"
+	"math"
+)
+
+// falconConfig is Falcon (Almazrouei et al. 2023). Its three forms: one key and value
+// for all heads, and attention and MLP side by side after one norm (7B); a key and
+// value for each group and two norms side by side (40B, 180B); a plain decoder with
+// biases and ALiBi (RW).
+func falconConfig(raw []byte) (Config, error) {
+	j := struct {
+		baseJSON
+		bloomNames
+		KVHeads      int     `json:"num_kv_heads"` // default Heads
+		OldKVHeads   int     `json:"n_head_kv"`
+		Intermediate int     `json:"ffn_hidden_size"` // default 4·Hidden
+		Activation   string  `json:"activation"`
+		Eps          float64 `json:"layer_norm_epsilon"`
+		Alibi        bool    `json:"alibi"`
+		Bias         bool    `json:"bias"`
+		MultiQuery   bool    `json:"multi_query"`
+		Parallel     bool    `json:"parallel_attn"`
+		Grouped      bool    `json:"new_decoder_architecture"`
+		Norms        *int    `json:"num_ln_in_parallel_attn"`
+	}{
+		baseJSON:   baseJSON{Theta: 10000, Rotated: 1, Context: 2048, Tied: true},
+		Activation: "gelu", Eps: 1e-5, MultiQuery: true, Parallel: true,
+	}
+	if err := decode(raw, &j); err != nil {
+		return Config{}, err
+	}
+	if j.Grouped && !j.Parallel {
+		return Config{}, fmt.Errorf("new_decoder_architecture without parallel_attn: %w", ErrConfig)
+	}
+	if j.Norms != nil && *j.Norms != 1 && *j.Norms != 2 {
+		return Config{}, fmt.Errorf("num_ln_in_parallel_attn %d, want 1 or 2: %w", *j.Norms, ErrConfig)
+	}
+	j.bloomNames.apply(&j.baseJSON)
+	j.baseJSON.Activation, j.baseJSON.KVHeads, j.HeadDim = j.Activation, j.Heads, 0
+	switch {
+	case j.Grouped:
+		j.baseJSON.KVHeads = max(j.KVHeads, j.OldKVHeads)
+	case j.MultiQuery:
+		j.baseJSON.KVHeads = 1
+	}
+	if j.baseJSON.Intermediate = j.Intermediate; j.Intermediate == 0 {
+		j.baseJSON.Intermediate = 4 * j.Hidden
+	}
+	positions := j.rotary
+	if j.Alibi {
+		positions = j.baseJSON.config
+	}
+	c, err := positions()
+	c.norm, c.eps, c.parallel = layerNorm, j.Eps, j.Parallel
+	c.attentionBias, c.outputBias, c.mlpBias = j.Bias, j.Bias, j.Bias
+	c.layout = bloomLayout()
+	switch {
+	case j.Grouped && (j.Norms == nil || *j.Norms == 2):
+		c.layout.attention, c.layout.mlp = normLayout{before: "ln_attn"}, normLayout{before: "ln_mlp"}
+	case j.Parallel:
+		c.layout.mlp = c.layout.attention
+	}
+	if j.Alibi {
+		c.keyBias = falconBias(c.Heads, c.HeadDim)
+	}
+	return c, err
+}
+
+// falconBias is ALiBi as Falcon was trained: in bfloat16 and scaled like the scores.
+func falconBias(heads, dim int) keyBias {
+	scale := float32(1 / math.Sqrt(float64(dim)))
+	return func(bias []float32, head int) {
+		slope := bfloat16(alibiSlope(heads, head))
+		for position := range bias {
+			bias[position] = bfloat16(slope*bfloat16(float32(position))) * scale
+		}
+	}
+}
+
+// bfloat16 rounds x, which is finite, to the nearest bfloat16, of two to the even one.
+func bfloat16(x float32) float32 {
+	bits := math.Float32bits(x)
+	return math.Float32frombits((bits + 0x7fff + bits>>16&1) &^ 0xffff)
+}

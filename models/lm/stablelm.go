@@ -1,0 +1,26 @@
+package lm
+
+// stablelmConfig is StableLM 3B and 2 (Bellagente et al. 2024): Llama with layer norms
+// and a share of each head rotated, in the larger ones with a norm for each head and
+// attention and MLP side by side.
+func stablelmConfig(raw []byte) (Config, error) {
+	j := struct {
+		baseJSON
+		Bias      bool `json:"use_qkv_bias"`
+		HeadNorms bool `json:"qk_layernorm"`
+		Parallel  bool `json:"use_parallel_residual"`
+	}{baseJSON: baseJSON{Activation: "silu", LayerEps: 1e-5, Theta: 10000, Rotated: 0.25}}
+	if err := decode(raw, &j); err != nil {
+		return Config{}, err
+	}
+	c, err := j.rotary()
+	c.norm, c.eps, c.attentionBias, c.parallel = layerNorm, j.LayerEps, j.Bias, j.Parallel
+	if j.Parallel {
+		c.layout.mlp = c.layout.attention
+	}
+	if j.HeadNorms {
+		c.headNorms = true
+		c.layout.qNorm, c.layout.kNorm = "self_attn.q_layernorm", "self_attn.k_layernorm"
+	}
+	return c, err
+}
