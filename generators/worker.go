@@ -132,6 +132,9 @@ func (w *Worker) modalities() []string {
 func (w *Worker) Run(ctx context.Context) error {
 	source, err := w.queue.NewSource(ctx, w.id, w.modalities()...)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil // told to stop before it began
+		}
 		return fmt.Errorf("generators: worker %s: %w", w.id, err)
 	}
 	defer source.Close()

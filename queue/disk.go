@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +23,7 @@ type diskGuard struct {
 	full  atomic.Bool
 	stop  chan struct{}
 	ended chan struct{}
+	once  sync.Once
 }
 
 func guardDisk(s *Server) *diskGuard {
@@ -64,7 +66,7 @@ func (g *diskGuard) look(s *Server, free uint64) {
 }
 
 func (g *diskGuard) close() {
-	close(g.stop)
+	g.once.Do(func() { close(g.stop) })
 	<-g.ended
 }
 
