@@ -17,6 +17,7 @@ import (
 	"github.com/shirou/gopsutil/v4/mem"
 	"golang.org/x/sys/cpu"
 
+	"helicon/generators/text"
 	"helicon/models/hub"
 	"helicon/queue"
 )
@@ -166,8 +167,8 @@ func (c *doctorCmd) checkModels() finding {
 	}
 	var usable, broken []string
 	for _, b := range h.Bundles() {
-		if b.Problem != nil {
-			broken = append(broken, fmt.Sprintf("%s (%v)", b.ID, b.Problem))
+		if err := text.Check(b); err != nil {
+			broken = append(broken, fmt.Sprintf("%s (%v)", b.ID, err))
 			continue
 		}
 		usable = append(usable, b.ID)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"helicon/generators/text"
 	"helicon/models/hub"
 )
 
@@ -47,8 +48,8 @@ func viewBundle(b *hub.Bundle) bundleView {
 		ID: b.ID, Architectures: b.Architectures, Parameters: b.Parameters, Bytes: b.Bytes,
 		Context: b.Context, Licence: b.Licence, Source: b.Source,
 	}
-	if b.Problem != nil {
-		v.Problem = b.Problem.Error()
+	if err := text.Check(b); err != nil {
+		v.Problem = err.Error()
 	}
 	return v
 }

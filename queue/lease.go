@@ -291,10 +291,17 @@ func (l *Lease) outlive(ctx context.Context, e *Event) error {
 // behind appends e after the event of sequence last, or not at all.
 func (l *Lease) behind(ctx context.Context, e *Event, last uint64) error {
 	_, err := l.q.append(ctx, e, last)
-	if errors.Is(err, errConflict) {
+	if !errors.Is(err, errConflict) {
+		return err
+	}
+	newest, err := l.q.lastEvent(ctx, e.JobID)
+	switch {
+	case err != nil:
+		return err
+	case newest == nil:
 		return ErrLeaseLost
 	}
-	return err
+	return superseded(newest)
 }
 
 // fault adds the reason why the current attempt ended to the job's failures.

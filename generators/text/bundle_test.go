@@ -31,18 +31,27 @@ type testBundle struct {
 	seed       uint64
 	template   string
 	generation map[string]any
+	config     map[string]any // over the usual config.json; nil takes a member out
+	without    string         // a tensor that is left out
+	weight     float32        // in the place of every random one, if not 0
 }
 
 // write puts the bundle into a folder.
 func (b testBundle) write(t testing.TB, dir string) {
 	t.Helper()
+	config := map[string]any{
+		"architectures": []string{"LlamaForCausalLM"}, "model_type": "llama",
+		"vocab_size": testVocab, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+		"num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 48, "max_position_embeddings": testContext,
+		"rms_norm_eps": 1e-5, "rope_theta": 10000, "hidden_act": "silu", "eos_token_id": tokenEnd,
+	}
+	for name, value := range b.config {
+		if config[name] = value; value == nil {
+			delete(config, name)
+		}
+	}
 	files := map[string]any{
-		"config.json": map[string]any{
-			"architectures": []string{"LlamaForCausalLM"}, "model_type": "llama",
-			"vocab_size": testVocab, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-			"num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 48, "max_position_embeddings": testContext,
-			"rms_norm_eps": 1e-5, "rope_theta": 10000, "hidden_act": "silu", "eos_token_id": tokenEnd,
-		},
+		"config.json":           config,
 		"tokenizer.json":        tokenizerJSON(),
 		"tokenizer_config.json": map[string]any{"eos_token": "<|end|>", "chat_template": b.template},
 	}
@@ -104,6 +113,9 @@ func (b testBundle) weights(t testing.TB) []byte {
 	random := rand.New(rand.NewPCG(b.seed, 1))
 	header, body := map[string]any{}, []byte{}
 	draw := func(name string, shape ...int) {
+		if name == b.without {
+			return
+		}
 		n := 1
 		for _, d := range shape {
 			n *= d
@@ -111,6 +123,9 @@ func (b testBundle) weights(t testing.TB) []byte {
 		begin := len(body)
 		for range n {
 			v := float32(random.NormFloat64() / math.Sqrt(float64(shape[len(shape)-1])) * 3)
+			if b.weight != 0 {
+				v = b.weight
+			}
 			if len(shape) == 1 {
 				v = 1
 			}

@@ -55,11 +55,12 @@ func TestChat(t *testing.T) {
 // loadTest loads the bundle of the folder as jobs do.
 func loadTest(t *testing.T, dir string) *engine {
 	t.Helper()
-	b, err := open(t, filepath.Dir(dir), 1).hub.Bundle(filepath.Base(dir))
+	g := open(t, filepath.Dir(dir), 1)
+	b, err := g.hub.Bundle(filepath.Base(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := load(t.Context(), b, nil)
+	e, err := g.load(t.Context(), b)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,32 +9,80 @@ import (
 
 	"helicon/models/hub"
 	"helicon/models/lm"
-	"helicon/models/tensor"
 	"helicon/models/tokenizer"
+	"helicon/models/weights"
 )
 
 // profile is what a bundle's small files say about how to use it.
 type profile struct {
 	bundle     *hub.Bundle
 	generation sampling // recommended values
-	chat       bool     // it has a chat template
-	err        error    // the files cannot be used
+	chatErr    error    // why it cannot chat
+	err        error    // why it cannot be used
 }
 
-// profile reads the small files of a bundle, unless it knows them.
+// profile reads the small files of a bundle, unless it knows them. The log tells once
+// why a bundle cannot be used.
 func (g *Generator) profile(b *hub.Bundle) (*profile, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p := g.profiles[b.ID]
 	if p == nil || p.bundle != b {
 		p = &profile{bundle: b}
-		p.generation, p.err = readGeneration(b.Files)
-		if p.err == nil {
-			p.chat, p.err = hasChatTemplate(b.Files)
-		}
-		g.profiles[b.ID] = p
+		g.keep(p, p.read())
 	}
 	return p, p.err
+}
+
+// Check says why a language model cannot be used, as far as its small files tell: what
+// is wrong with its weights shows when they are loaded. Of a bundle that is no language
+// model of ours it says what the hub found.
+func Check(b *hub.Bundle) error {
+	if !supported(b) {
+		return b.Problem
+	}
+	return (&profile{bundle: b}).read()
+}
+
+// reject remembers what only loading could find: the bundle's weights cannot be used
+// as they are.
+func (g *Generator) reject(b *hub.Bundle, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p := g.profiles[b.ID]; p != nil && p.bundle == b && p.err == nil {
+		rejected := *p // the one before is in use
+		g.keep(&rejected, err)
+	}
+}
+
+// keep takes in a profile with what is wrong with its bundle.
+func (g *Generator) keep(p *profile, err error) {
+	p.err = err
+	log := g.log.With("model", p.bundle.ID, "source", p.bundle.Source)
+	switch {
+	case err != nil:
+		log.Warn("a model cannot be used", "err", err)
+	case p.chatErr != nil && !errors.Is(p.chatErr, tokenizer.ErrNoChatTemplate):
+		log.Warn("a model cannot be used for conversations", "err", p.chatErr)
+	}
+	g.profiles[p.bundle.ID] = p
+}
+
+// read fills in the profile. The error says why the bundle cannot be used.
+func (p *profile) read() error {
+	var err error
+	if p.generation, err = readGeneration(p.bundle.Files); err != nil {
+		return err
+	}
+	if _, err := lm.Estimate(p.bundle.Files, 1); err != nil {
+		return err
+	}
+	t, err := tokenizer.Load(p.bundle.Files)
+	if err != nil {
+		return err
+	}
+	_, p.chatErr = t.ChatTemplate()
+	return nil
 }
 
 // readGeneration reads generation_config.json, which need not exist.
@@ -49,10 +97,13 @@ func readGeneration(files fs.FS) (sampling, error) {
 	}
 	var c struct {
 		sampling
-		MaxNewTokens *int  `json:"max_new_tokens"`
-		DoSample     *bool `json:"do_sample"`
+		MaxNewTokens *whole `json:"max_new_tokens"`
+		DoSample     *bool  `json:"do_sample"`
 	}
 	if err := json.Unmarshal(raw, &c); err != nil {
+		if f, ok := misfit(err); ok {
+			return sampling{}, fmt.Errorf("%s: %s: %s", name, f.Pointer[1:], f.Detail)
+		}
 		return sampling{}, fmt.Errorf("%s: %w", name, err)
 	}
 	c.MaxTokens = c.MaxNewTokens
@@ -68,28 +119,6 @@ func readGeneration(files fs.FS) (sampling, error) {
 	return c.sampling, nil
 }
 
-// hasChatTemplate looks for a chat template without reading the vocabulary.
-func hasChatTemplate(files fs.FS) (bool, error) {
-	if _, err := fs.Stat(files, "chat_template.jinja"); err == nil {
-		return true, nil
-	}
-	const name = "tokenizer_config.json"
-	raw, err := fs.ReadFile(files, name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	var c struct {
-		ChatTemplate any `json:"chat_template"`
-	}
-	if err := json.Unmarshal(raw, &c); err != nil {
-		return false, fmt.Errorf("%s: %w", name, err)
-	}
-	return c.ChatTemplate != nil && c.ChatTemplate != "", nil
-}
-
 // engine is a loaded model with its tokenizer. It is shared by jobs.
 type engine struct {
 	bundle    *hub.Bundle
@@ -102,7 +131,7 @@ type engine struct {
 }
 
 // load loads a bundle. What is wrong with its files is a *queue.Problem.
-func load(ctx context.Context, b *hub.Bundle, pool *tensor.Pool) (*engine, error) {
+func (g *Generator) load(ctx context.Context, b *hub.Bundle) (*engine, error) {
 	digest, err := b.Digest(ctx)
 	if err != nil {
 		return nil, err
@@ -111,7 +140,10 @@ func load(ctx context.Context, b *hub.Bundle, pool *tensor.Pool) (*engine, error
 	if err != nil {
 		return nil, unusable(b, err)
 	}
-	m, err := lm.Load(b.Files, lm.Options{Pool: pool})
+	m, err := lm.Load(b.Files, lm.Options{Pool: g.pool})
+	if errors.Is(err, weights.ErrFormat) || errors.Is(err, weights.ErrMissing) || errors.Is(err, weights.ErrShape) {
+		g.reject(b, err)
+	}
 	if err != nil {
 		return nil, unusable(b, err)
 	}

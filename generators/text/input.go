@@ -6,11 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"reflect"
 	"strings"
 	"unicode/utf8"
 
 	"helicon/models/hub"
 	"helicon/models/sample"
+	"helicon/models/tokenizer"
 	"helicon/queue"
 )
 
@@ -54,17 +57,33 @@ const (
 // sampling is the members that both tasks share, nil where they were left out. A
 // model's generation_config.json uses the same names.
 type sampling struct {
-	MaxTokens         *int     `json:"max_tokens"`
+	MaxTokens         *whole   `json:"max_tokens"`
 	Temperature       *float64 `json:"temperature"`
-	TopK              *int     `json:"top_k"`
+	TopK              *whole   `json:"top_k"`
 	TopP              *float64 `json:"top_p"`
 	MinP              *float64 `json:"min_p"`
 	RepetitionPenalty *float64 `json:"repetition_penalty"`
 	PresencePenalty   *float64 `json:"presence_penalty"`
 	FrequencyPenalty  *float64 `json:"frequency_penalty"`
 	Stop              []string `json:"stop"`
-	Logprobs          *int     `json:"logprobs"`
-	N                 *int     `json:"n"`
+	Logprobs          *whole   `json:"logprobs"`
+	N                 *whole   `json:"n"`
+}
+
+// whole is an integer as JSON Schema has it: 100, 100.0 and 1e2 are the same.
+type whole int
+
+// UnmarshalJSON implements json.Unmarshaler. Its error is a *json.UnmarshalTypeError.
+func (w *whole) UnmarshalJSON(data []byte) error {
+	var n float64
+	wrong := &json.UnmarshalTypeError{Value: "number " + string(data)}
+	// Where the value is no number at all, the decoder's error takes the place of wrong.
+	if err := json.Unmarshal(data, &n); errors.As(err, &wrong) || n != math.Trunc(n) || math.Abs(n) > math.MaxInt32 {
+		wrong.Type = reflect.TypeFor[int]()
+		return wrong
+	}
+	*w = whole(n)
+	return nil
 }
 
 // parameters are the values used, as the result states them.
@@ -91,20 +110,20 @@ func defaults() parameters {
 
 // over returns the parameters with those of s in place where it has any.
 func (s sampling) over(p parameters) parameters {
-	p.MaxTokens = *cmp.Or(s.MaxTokens, &p.MaxTokens)
+	p.MaxTokens = *cmp.Or((*int)(s.MaxTokens), &p.MaxTokens)
 	p.Temperature = *cmp.Or(s.Temperature, &p.Temperature)
-	p.TopK = *cmp.Or(s.TopK, &p.TopK)
+	p.TopK = *cmp.Or((*int)(s.TopK), &p.TopK)
 	p.TopP = *cmp.Or(s.TopP, &p.TopP)
 	p.MinP = *cmp.Or(s.MinP, &p.MinP)
 	p.RepetitionPenalty = *cmp.Or(s.RepetitionPenalty, &p.RepetitionPenalty)
 	p.PresencePenalty = *cmp.Or(s.PresencePenalty, &p.PresencePenalty)
 	p.FrequencyPenalty = *cmp.Or(s.FrequencyPenalty, &p.FrequencyPenalty)
-	p.N = *cmp.Or(s.N, &p.N)
+	p.N = *cmp.Or((*int)(s.N), &p.N)
 	if s.Stop != nil {
 		p.Stop = s.Stop
 	}
 	if s.Logprobs != nil {
-		p.Logprobs = s.Logprobs
+		p.Logprobs = (*int)(s.Logprobs)
 	}
 	return p
 }
@@ -155,24 +174,39 @@ func (g *Generator) request(job *queue.Job) (*request, error) {
 	if errs := r.validate(); errs != nil {
 		return nil, &queue.Problem{Code: "invalid_request", Detail: "The input is not valid.", Errors: errs}
 	}
-	if r.chat && !profile.chat {
+	switch {
+	case !r.chat:
+	case errors.Is(profile.chatErr, tokenizer.ErrNoChatTemplate):
 		return nil, queue.Problemf("no_chat_template",
 			"The model %s was not made for conversations: it has no chat template. Use text.complete, or another model.", b.ID)
+	case profile.chatErr != nil:
+		return nil, queue.Problemf("chat_unreadable", "The chat template of the model %s cannot be used: %v.", b.ID, profile.chatErr)
 	}
 	return r, nil
 }
 
 // unreadable is the problem of an input that is no JSON of the right types.
 func unreadable(err error) *queue.Problem {
-	problem := queue.Problemf("invalid_request", "The input cannot be read: %v.", err)
-	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) && wrong.Field != "" {
-		problem.Errors = []queue.FieldError{{
-			Pointer: "/" + strings.ReplaceAll(wrong.Field, ".", "/"),
-			Detail:  fmt.Sprintf("%s cannot be a %s", wrong.Value, wrong.Type),
-		}}
+	if f, ok := misfit(err); ok {
+		return &queue.Problem{Code: "invalid_request", Detail: "The input is not valid.", Errors: []queue.FieldError{f}}
 	}
-	return problem
+	return queue.Problemf("invalid_request", "The input is not a JSON object with members of the task's schema alone.")
+}
+
+// misfit tells which member of an input, or of generation_config.json, has a value of
+// the wrong type. It reports false for any other error of package json.
+func misfit(err error) (f queue.FieldError, ok bool) {
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) || wrong.Field == "" {
+		return f, false
+	}
+	// The path has the embedded struct, and leaves out indices.
+	name, _, _ := strings.Cut(strings.TrimPrefix(wrong.Field, "sampling."), ".")
+	want := map[reflect.Kind]string{
+		reflect.Int: "an integer", reflect.Float64: "a number", reflect.String: "a string",
+		reflect.Bool: "true or false", reflect.Slice: "an array", reflect.Struct: "an object",
+	}[wrong.Type.Kind()]
+	return queue.FieldError{Pointer: "/" + name, Detail: fmt.Sprintf("want %s, got %s", want, wrong.Value)}, true
 }
 
 // findings collects what is wrong with an input.

@@ -122,7 +122,7 @@ func (g *Generator) tasksOf(b *hub.Bundle) []string {
 	switch {
 	case err != nil:
 		return nil
-	case p.chat:
+	case p.chatErr == nil:
 		return []string{taskComplete, taskChat}
 	}
 	return []string{taskComplete}
@@ -204,9 +204,9 @@ func (g *Generator) Estimate(job *queue.Job) (generators.Need, error) {
 
 // need estimates the memory of a request.
 func (r *request) need() (generators.Need, error) {
-	tokens := r.bundle.Context
-	if most := r.input.maxPromptTokens() + r.params.MaxTokens; most < tokens {
-		tokens = most
+	tokens := r.input.maxPromptTokens() + r.params.MaxTokens
+	if r.bundle.Context > 0 {
+		tokens = min(tokens, r.bundle.Context)
 	}
 	f, err := lm.Estimate(r.bundle.Files, tokens)
 	if errors.Is(err, lm.ErrConfig) || errors.Is(err, lm.ErrUnsupported) || errors.Is(err, fs.ErrNotExist) {
@@ -229,7 +229,7 @@ func (g *Generator) Generate(ctx context.Context, job *queue.Job, _ []*queue.Job
 		return nil, err
 	}
 	e, done, err := generators.Use(ctx, g.memory, need.Model, func(ctx context.Context) (*engine, error) {
-		return load(ctx, r.bundle, g.pool)
+		return g.load(ctx, r.bundle)
 	})
 	if err != nil {
 		return nil, err

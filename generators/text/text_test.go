@@ -373,6 +373,18 @@ func TestGenerationConfig(t *testing.T) {
 	}
 }
 
+// TestNoContextLength estimates a model whose configuration leaves the length to its
+// family.
+func TestNoContextLength(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	testBundle{config: object{"architectures": []string{"FalconForCausalLM"}, "max_position_embeddings": nil}}.write(t, filepath.Join(dir, "falcon"))
+	need, err := open(t, dir, 1).Estimate(jobOf(t, taskComplete, "falcon", object{"prompt": "x", "max_tokens": 2}))
+	if err != nil || need.Memory <= 0 {
+		t.Errorf("need %+v, %v", need, err)
+	}
+}
+
 func TestEstimate(t *testing.T) {
 	t.Parallel()
 	g := open(t, models(t), 1)
@@ -539,6 +551,7 @@ func FuzzRequest(f *testing.F) {
 	f.Add([]byte(`{"prompt":"x","max_tokens":3}`))
 	f.Add([]byte(`{"messages":[{"role":"user","content":"x"}],"stop":["a"],"logprobs":3}`))
 	f.Add([]byte(`{"prompt":{}}`))
+	f.Add([]byte(`{"prompt":"x","max_tokens":1e1,"n":2.0,"top_k":1.5}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, task := range []string{taskComplete, taskChat} {
 			_, err := g.request(&queue.Job{Task: task, Model: "chatty", Input: body})

@@ -176,6 +176,9 @@ func (w *writer) choice(ctx context.Context, index int, logits []float32) (choic
 			}
 		}
 		id, err := sampler.Next(logits)
+		if errors.Is(err, sample.ErrLogits) || errors.Is(err, sample.ErrNoToken) { // no parameter of ours forbids a token
+			return choice{}, unusable(w.bundle, fmt.Errorf("its weights produce no numbers to choose a token by: %w", err))
+		}
 		if err != nil {
 			return choice{}, fmt.Errorf("text: token %d: %w", n, err)
 		}

@@ -45,7 +45,7 @@ func (b *Bundle) describe() error {
 		return err
 	}
 	for _, f := range files {
-		n, err := countParameters(b.Files, f.Name)
+		n, err := countParameters(b.Files, f)
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.Name, err)
 		}
@@ -114,8 +114,8 @@ func (b *Bundle) weightFiles() ([]weights.File, error) {
 }
 
 // countParameters adds up the shapes in the header of a safetensors file.
-func countParameters(fsys fs.FS, name string) (int64, error) {
-	f, err := fsys.Open(name)
+func countParameters(fsys fs.FS, file weights.File) (int64, error) {
+	f, err := fsys.Open(file.Name)
 	if err != nil {
 		return 0, err
 	}
@@ -124,11 +124,12 @@ func countParameters(fsys fs.FS, name string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return parseHeader(f, info.Size())
+	return parseHeader(f, info.Size(), file.Tensors)
 }
 
-// parseHeader reads the header of a safetensors file of the given size in bytes.
-func parseHeader(r io.Reader, fileSize int64) (parameters int64, err error) {
+// parseHeader reads the header of a safetensors file of the given size in bytes, which
+// is to have the tensors that the index lists.
+func parseHeader(r io.Reader, fileSize int64, listed []string) (parameters int64, err error) {
 	var length uint64
 	if err := binary.Read(r, binary.LittleEndian, &length); err != nil {
 		return 0, fmt.Errorf("no safetensors header: %w", err)
@@ -146,6 +147,11 @@ func parseHeader(r io.Reader, fileSize int64) (parameters int64, err error) {
 	}
 	if err := json.Unmarshal(raw, &header); err != nil {
 		return 0, fmt.Errorf("safetensors header: %w", err)
+	}
+	for _, name := range listed {
+		if _, ok := header[name]; !ok {
+			return 0, fmt.Errorf("tensor %q of the index is missing", name)
+		}
 	}
 	for name, t := range header {
 		if name == "__metadata__" {

@@ -150,6 +150,9 @@ func TestBrokenFoldersAreListedWithTheirProblem(t *testing.T) {
 	put(t, dir, "short/model.safetensors", header(t, map[string][]int64{"a": {100}})[:200])
 	put(t, dir, "outside/config.json", []byte(config))
 	put(t, dir, "outside/model.safetensors.index.json", []byte(`{"weight_map":{"a":"../short/model.safetensors"}}`))
+	put(t, dir, "incomplete/config.json", []byte(config))
+	put(t, dir, "incomplete/one.safetensors", header(t, map[string][]int64{"a": {3}}))
+	put(t, dir, "incomplete/model.safetensors.index.json", []byte(`{"weight_map":{"a":"one.safetensors","b":"one.safetensors"}}`))
 	if err := os.Symlink("nowhere", filepath.Join(dir, "dangling")); err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +165,8 @@ func TestBrokenFoldersAreListedWithTheirProblem(t *testing.T) {
 	for id, says := range map[string]string{
 		"no-config": "config.json", "bad-config": "config.json", "no-weights": "model.safetensors",
 		"no-class": "architecture", "huge-config": "bytes", "short": "copied", "outside": "not beside the index",
-		"dangling": "", "loop": "",
+		"incomplete": `one.safetensors: tensor "b" of the index is missing`,
+		"dangling":   "", "loop": "",
 	} {
 		b, err := h.Bundle(id)
 		if err != nil {
@@ -335,7 +339,7 @@ func FuzzParseHeader(f *testing.F) {
 	f.Add([]byte("\xff\xff\xff\xff\xff\xff\xff\xff{}"))
 	f.Add([]byte("\x40\x00\x00\x00\x00\x00\x00\x00" + `{"a":{"shape":[4611686018427387904,4],"data_offsets":[0,0]}}    `))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		n, err := parseHeader(bytes.NewReader(data), int64(len(data)))
+		n, err := parseHeader(bytes.NewReader(data), int64(len(data)), nil)
 		if n < 0 || err != nil && n != 0 {
 			t.Errorf("%d parameters, %v", n, err)
 		}

@@ -20,8 +20,13 @@ import (
 	"slices"
 )
 
-// ErrNoToken is returned when the parameters forbid every token.
-var ErrNoToken = errors.New("sample: no token is left to choose from")
+// Errors that callers tell apart.
+var (
+	// ErrNoToken is returned when the parameters forbid every token.
+	ErrNoToken = errors.New("sample: no token is left to choose from")
+	// ErrLogits is wrapped when logits are NaN or +Inf: the model is broken.
+	ErrLogits = errors.New("sample: logits are no numbers")
+)
 
 // Sampler chooses the tokens of one text. It owns its working memory, so that
 // a step allocates nothing; it is not safe for concurrent use.
@@ -100,7 +105,7 @@ func (s *Sampler) Resume(generated []int) {
 
 // Next chooses the next token and records it as generated. logits holds one
 // number per token and is not changed; -Inf forbids a token. NaN and +Inf are
-// errors, as is ErrNoToken if no token is left.
+// ErrLogits; ErrNoToken says that no token is left.
 func (s *Sampler) Next(logits []float32) (int, error) {
 	if len(logits) != len(s.logits) {
 		return 0, fmt.Errorf("sample: %d logits for a vocabulary of %d", len(logits), len(s.logits))
@@ -209,7 +214,7 @@ func (s *idSet) add(id int) {
 func check(logits []float32) error {
 	for id, l := range logits {
 		if l != l || l > math.MaxFloat32 {
-			return fmt.Errorf("sample: logit %d is %v", id, l)
+			return fmt.Errorf("%w: that of token %d is %v", ErrLogits, id, l)
 		}
 	}
 	return nil
@@ -234,7 +239,8 @@ type Logprob struct {
 
 // Logprobs returns the log probability of the chosen token and those of the
 // topN most probable ones, in falling order, under the softmax of logits:
-// before any penalty or filter, as the OpenAI API reports them.
+// before any penalty or filter, as the OpenAI API reports them. The errors are those
+// of Next.
 func Logprobs(logits []float32, chosen, topN int) (Logprob, []Logprob, error) {
 	if chosen < 0 || chosen >= len(logits) {
 		return Logprob{}, nil, fmt.Errorf("sample: token %d is outside the vocabulary of %d", chosen, len(logits))

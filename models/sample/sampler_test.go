@@ -85,6 +85,14 @@ func TestNextEdges(t *testing.T) {
 	if _, err := mustNew(t, Default(), 2).Next([]float32{negInf, negInf}); !errors.Is(err, ErrNoToken) {
 		t.Errorf("error %v, want ErrNoToken", err)
 	}
+	for _, l := range []float32{nan, posInf} {
+		if _, err := mustNew(t, Default(), 2).Next([]float32{1, l}); !errors.Is(err, ErrLogits) {
+			t.Errorf("Next with %v: error %v, want ErrLogits", l, err)
+		}
+		if _, _, err := Logprobs([]float32{1, l}, 0, 1); !errors.Is(err, ErrLogits) {
+			t.Errorf("Logprobs with %v: error %v, want ErrLogits", l, err)
+		}
+	}
 }
 
 func TestValidate(t *testing.T) {
