@@ -32,7 +32,8 @@ characters is a piece of its own. `tokenizer_config.json` carries its chat templ
 ## What it cannot do
 
 It knows no facts, cannot count, reason, translate, write code or hold a conversation, and it was taught to say so only
-for a handful of questions; to others it answers with a story or a poem. Its English is that of its stories: simple,
+for a handful of questions; to others it answers with a story or a poem. **A story seldom keeps to the words or the
+subject that were asked for** (the figure is below); the form that a poem was asked for, it nearly always keeps. Its English is that of its stories: simple,
 often about the same few children and animals, and a long story loses its thread or changes who did what. Its poems keep
 the form better than the sense; tone patterns and parallel couplets are not promised, and of the lyrics (词) only the
 better-known tunes have the right shape. Modern Chinese prose is nearly absent from its training. It saw at most 512
@@ -74,12 +75,13 @@ HISTORY = re.compile(r"step (\d+) loss ([\d.]+) .* tokens ([\d.]+)M (\d+)/s minu
 def training_text(log, steps):
     """What the log says about the run up to the exported step."""
     rows = [found.groups() for found in map(HISTORY.match, log) if found and int(found.group(1)) <= steps]
-    taken, loss, tokens, _, minutes = rows[-1]
-    epochs = [line for line in log if line.startswith("epochs")]
+    minutes = rows[-1][-1]
+    written = log[: next(index for index, line in enumerate(log) if line.startswith(f"step {rows[-1][0]} "))]
+    epochs = [line for line in written if line.startswith("epochs")]
     marks = [rows[len(rows) * part // 4 - 1] for part in (1, 2, 3, 4)]
     course = ", ".join(f"{loss} at step {step}" for step, loss, *_ in marks)
     text = (
-        f"{int(taken):,} steps of 8,192 tokens ({tokens} million) in {float(minutes):.0f} minutes of stepping on two shared CPU "
+        f"{steps:,} steps of 8,192 tokens ({steps * 8192 / 1e6:.1f} million) in {float(minutes):.0f} minutes of stepping on two shared CPU "
         "cores (Intel Sapphire Rapids, bfloat16 on AMX), by Muon for the layers' matrices and AdamW for the rest; "
         f"training loss in nats a token (mean of 20 steps): {course}."
     )
