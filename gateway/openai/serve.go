@@ -16,23 +16,17 @@ import (
 
 // chat answers POST /v1/chat/completions.
 func (a *API) chat(w http.ResponseWriter, r *http.Request) error {
-	var request chatRequest
-	body, err := strict.Read(r, &request)
-	if err != nil {
-		return err
-	}
-	c, err := request.call()
-	if err != nil {
-		return err
-	}
-	c.body = body
-	return a.serve(w, r, c)
+	return a.answer(w, r, new(chatRequest))
 }
 
 // complete answers POST /v1/completions.
 func (a *API) complete(w http.ResponseWriter, r *http.Request) error {
-	var request completionRequest
-	body, err := strict.Read(r, &request)
+	return a.answer(w, r, new(completionRequest))
+}
+
+// answer reads a request of either route and serves what it calls for.
+func (a *API) answer(w http.ResponseWriter, r *http.Request, request interface{ call() (*call, error) }) error {
+	body, err := strict.Read(r, request)
 	if err != nil {
 		return err
 	}
