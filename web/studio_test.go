@@ -82,7 +82,7 @@ func (s *studio) started(t *testing.T, prompt string) string {
 	eval[chromedp.Void](t, s.page, observe)
 	id := s.submit(t, prompt)
 	s.waitState(t, id, "running")
-	s.wait(t, "the text to grow", `window.lengths.size >= 2 && `+shown+`.length > 20`)
+	s.wait(t, "the text to grow", `window.lengths.size >= 2 && `+shown+`.join('').length > 20`)
 	return id
 }
 
@@ -95,8 +95,18 @@ func (s *studio) submit(t *testing.T, prompt string) string {
 	return s.current(t)
 }
 
-// shown is the text of the first version in view.
-const shown = `(document.querySelector('stream-text .body')?.textContent ?? '')`
+// shown is the texts of all versions in view, any of which may be short.
+const shown = `[...document.querySelectorAll('.page stream-text .body')].map((e) => e.textContent)`
+
+// literal writes a value as JavaScript does.
+func literal(t *testing.T, value any) string {
+	t.Helper()
+	raw, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
 
 // current is the id of the job that the address names.
 func (s *studio) current(t *testing.T) string {
@@ -132,15 +142,15 @@ func (s *studio) checkTexts(t *testing.T, id string) {
 			want[choice.Index] = choice.Text
 		}
 	}
-	got := eval[[]string](t, s.page, `[...document.querySelectorAll('.page stream-text .body')].map((e) => e.textContent)`)
+	got := eval[[]string](t, s.page, shown)
 	if !slices.Equal(got, want) {
 		t.Errorf("texts in view\n%q\nwant\n%q", got, want)
 	}
 }
 
-// observe notes every length that the text in view has had.
+// observe notes every length that the texts in view have had together.
 const observe = `window.lengths = new Set();
-new MutationObserver(() => { const n = ` + shown + `.length; if (n > 0) window.lengths.add(n); })
+new MutationObserver(() => { const n = ` + shown + `.join('').length; if (n > 0) window.lengths.add(n); })
 	.observe(document.body, { subtree: true, childList: true, characterData: true });`
 
 func testWrites(t *testing.T, s *studio) {
@@ -192,12 +202,12 @@ func testReload(t *testing.T, s *studio) {
 	s.look(t, 1280, 800, "dark")
 	s.shoot(t, "05-streaming-dark")
 	s.look(t, 1280, 800, "light")
-	before := eval[string](t, s.page, shown)
+	before := eval[[]string](t, s.page, shown)
 	if state := s.server.job(t, id).State; state != queue.Running {
 		t.Fatalf("the job is %s before the reload, want running: make it longer", state)
 	}
 	s.do(t, chromedp.Reload())
-	s.wait(t, "what was written before", fmt.Sprintf(`%s.startsWith(%q)`, shown, before))
+	s.wait(t, "what was written before", fmt.Sprintf(`(%s).every((text, i) => %s[i]?.startsWith(text))`, literal(t, before), shown))
 	if got := s.current(t); got != id {
 		t.Fatalf("the reload led to %s, want %s", got, id)
 	}
@@ -218,7 +228,7 @@ func testCancel(t *testing.T, s *studio) {
 	s.waitState(t, running, "running")
 	s.press(t, ".composer", "Stop")
 	s.waitState(t, running, "canceled")
-	s.wait(t, "what was written until then", shown+`.length > 20`)
+	s.wait(t, "what was written until then", shown+`.join('').length > 20`)
 
 	s.click(t, `.filter[data-state=canceled]`)
 	s.wait(t, "the canceled ones alone", `document.querySelectorAll('.job-link').length === 2 && document.querySelectorAll('.jobs .chip[data-state=canceled]').length === 2`)
@@ -248,11 +258,14 @@ func testConnection(t *testing.T, s *studio) {
 	s.line.cut()
 	s.wait(t, "the loss to be told", `document.querySelector('connection-banner[data-state=lost]')`)
 	s.shoot(t, "08-reconnecting")
-	before := eval[string](t, s.page, shown)
+	before := eval[[]string](t, s.page, shown)
 	s.line.mend(t)
 	s.wait(t, "the connection", `!document.querySelector('connection-banner[data-state=lost]')`)
-	if after := eval[string](t, s.page, shown); !strings.HasPrefix(after, before) {
-		t.Errorf("the text was %q before and is %q after the loss", before, after)
+	after := eval[[]string](t, s.page, shown)
+	for i, text := range before {
+		if i >= len(after) || !strings.HasPrefix(after[i], text) {
+			t.Errorf("version %d was %q before the loss; the page then shows %q", i+1, text, after)
+		}
 	}
 	s.waitState(t, id, "succeeded")
 	s.checkTexts(t, id)
