@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,16 +20,21 @@ import (
 
 	"helicon/generators/text"
 	"helicon/models/hub"
+	"helicon/models/tensor"
 	"helicon/queue"
 )
 
 // doctorCmd looks at everything that serve would need.
 type doctorCmd struct {
 	queueFlags
-	Addr   string `help:"Address that would be listened on; ${default} unless given." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
-	Models string `help:"Folder of model bundles; ${default} unless given." default:"${data}/models" placeholder:"DIR" type:"path"`
-	JSON   bool   `help:"Print JSON." name:"json"`
+	Addr   string       `help:"Address that would be listened on; ${default} unless given." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
+	Models string       `help:"Folder of model bundles; ${default} unless given." default:"${data}/models" placeholder:"DIR" type:"path"`
+	CPU    tensor.Level `help:"Highest level of processor instructions to use: generic, avx2 or avx512; the best unless given." name:"cpu" placeholder:"LEVEL"`
+	JSON   bool         `help:"Print JSON." name:"json"`
 }
+
+// Validate refuses settings that mean nothing.
+func (c *doctorCmd) Validate() error { return checkLevel(c.CPU) }
 
 // finding is one thing the doctor looked at.
 type finding struct {
@@ -41,7 +47,7 @@ type finding struct {
 // Run prints the findings. The status is 1 if something that serve needs is missing.
 func (c *doctorCmd) Run(ctx context.Context, env *environment) error {
 	findings := []finding{
-		checkCPU(), checkMemory(), c.checkData(), c.checkDisk(), c.checkQueue(), c.checkModels(), c.checkAddress(ctx), checkFFmpeg(),
+		c.checkCPU(), checkMemory(), c.checkData(), c.checkDisk(), c.checkQueue(), c.checkModels(), c.checkAddress(ctx), checkFFmpeg(),
 	}
 	var failed []string
 	for _, f := range findings {
@@ -71,7 +77,7 @@ func (c *doctorCmd) Run(ctx context.Context, env *environment) error {
 	return nil
 }
 
-func checkCPU() finding {
+func (c *doctorCmd) checkCPU() finding {
 	var features []string
 	for _, f := range []struct {
 		name string
@@ -87,7 +93,8 @@ func checkCPU() finding {
 	if features == nil {
 		features = []string{"no vector instructions known"}
 	}
-	return finding{Name: "cpu", OK: true, Found: fmt.Sprintf("%d cores, %s/%s, %s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, strings.Join(features, " "))}
+	return finding{Name: "cpu", OK: true, Found: fmt.Sprintf("%d cores, %s/%s, %s; computing at level %v",
+		runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, strings.Join(features, " "), cmp.Or(c.CPU, tensor.BestLevel()))}
 }
 
 func checkMemory() finding {

@@ -32,6 +32,7 @@ type cli struct {
 	Gateway  gatewayCmd  `cmd:"" help:"Run the gateway and the queue without workers."`
 	Worker   workerCmd   `cmd:"" help:"Run workers that serve the queue of another process."`
 	Generate generateCmd `cmd:"" help:"Make something, with a running server or without one."`
+	Bench    benchCmd    `cmd:"" help:"Measure how fast the engine is on this machine, beside the machine's own peaks."`
 	Models   modelsCmd   `cmd:"" help:"Look at the models that are there."`
 	Doctor   doctorCmd   `cmd:"" help:"Tell what this machine offers and what is missing."`
 }

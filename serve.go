@@ -174,8 +174,9 @@ func (f httpFlags) serve(ctx context.Context, env *environment, q *queue.Queue) 
 type engineFlags struct {
 	Models  string        `help:"Folder of model bundles; ${default} unless given." default:"${data}/models" placeholder:"DIR" type:"path"`
 	Threads int           `help:"Cores to compute on; 0 means all." default:"0"`
+	CPU     tensor.Level  `help:"Highest level of processor instructions to use: generic, avx2 or avx512; the best unless given." name:"cpu" placeholder:"LEVEL"`
 	Mem     byteSize      `help:"Memory for models and running jobs; 0 means 3/4 of the machine's." default:"0"`
-	Slots   int           `help:"Jobs to run at once; 0 means one a core." default:"0"`
+	Slots   int           `help:"Jobs of each kind to run at once; 0 means 16 texts, which are written together, and one of any other kind." default:"0"`
 	Grace   time.Duration `help:"How long running jobs may go on when the worker is told to stop, before they are handed back." default:"7s"`
 }
 
@@ -183,6 +184,14 @@ type engineFlags struct {
 func (f engineFlags) validate() error {
 	if f.Threads < 0 || f.Slots < 0 || f.Grace < 0 {
 		return errors.New("--threads, --slots and --grace: want at least 0")
+	}
+	return checkLevel(f.CPU)
+}
+
+// checkLevel refuses instructions that the machine does not have.
+func checkLevel(l tensor.Level) error {
+	if !l.Supported() {
+		return fmt.Errorf("--cpu: this machine has no %v, only %v", l, tensor.BestLevel())
 	}
 	return nil
 }
@@ -241,7 +250,7 @@ func (f engineFlags) open(ctx context.Context, log *slog.Logger, q *queue.Queue)
 			log.Info("a model cannot be used", "model", b.ID, "source", b.Source, "err", b.Problem)
 		}
 	}
-	e := &engine{memory: generators.NewMemory(budget), pool: tensor.NewPool(f.threads())}
+	e := &engine{memory: generators.NewMemory(budget), pool: tensor.NewPool(tensor.Config{Threads: f.threads(), Level: f.CPU})}
 	if err := e.hire(ctx, f, log, q, bundles); err != nil {
 		e.close()
 		return nil, err
@@ -259,7 +268,7 @@ func (e *engine) hire(ctx context.Context, f engineFlags, log *slog.Logger, q *q
 	}
 	e.worker, err = generators.NewWorker(generators.Config{
 		Queue: q, Generators: []generators.Generator{writer}, Memory: e.memory,
-		Log: log, Slots: cmp.Or(f.Slots, f.threads()), Version: version(), Grace: f.Grace,
+		Log: log, Slots: f.Slots, Version: version(), Grace: f.Grace,
 	})
 	return err
 }

@@ -60,7 +60,7 @@ func (w *Worker) introduce(ctx context.Context, defined bool) error {
 func (w *Worker) describe() queue.Worker {
 	self := queue.Worker{
 		ID: w.id, Host: w.host, PID: os.Getpid(), Version: w.version, Started: w.begun,
-		Modalities: w.modalities(), Slots: w.slots, Running: w.runningJobs(),
+		Modalities: w.modalities(), Slots: w.slots(), Running: w.runningJobs(),
 		Memory: w.memory.Total(), MemoryUsed: w.memory.Used(),
 		Tasks: []queue.Task{}, Models: []queue.Model{},
 	}

@@ -30,9 +30,17 @@ type Generator interface {
 	Generate(ctx context.Context, job *queue.Job, needs []*queue.Job, out Output) (*queue.Result, error)
 }
 
+// Together is implemented by a Generator whose jobs gain from each other's company, as
+// those do whose tokens are computed in one batch.
+type Together interface {
+	// Together is how many of its jobs a worker should run at once.
+	Together() int
+}
+
 // Output takes what a running job has to show before its end. Deltas and progress
-// are passed on in the order of the calls, gathered so that watchers see a few
-// events a second; neither call waits for the network.
+// of a choice are passed on in the order of the calls, gathered so that watchers see a
+// few events a second; neither call waits for the network. Both may be called
+// concurrently.
 type Output interface {
 	// Progress says that step of total steps are done. The time left is worked out
 	// from the speed between calls.

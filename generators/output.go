@@ -165,23 +165,32 @@ func (o *output) Progress(step, total int) {
 func (o *output) Delta(d queue.Delta) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	last := o.last()
-	switch {
-	case last == nil || last.Artifact != nil:
-		o.add(queue.Event{Type: queue.EventToken, Delta: &d})
-	case last.Delta == nil:
-		last.Type, last.Delta = queue.EventToken, &d
-	case !extends(last.Delta, d):
-		o.add(queue.Event{Type: queue.EventToken, Delta: &d})
-	default:
-		last.Delta.Text += d.Text
-		last.Delta.Logprobs = append(last.Delta.Logprobs, d.Logprobs...)
+	if of := o.lastOf(d.Choice); of != nil && extends(of, d) {
+		of.Text += d.Text
+		of.Logprobs = append(of.Logprobs, d.Logprobs...)
+		return
 	}
+	if last := o.last(); last != nil && last.Artifact == nil && last.Delta == nil {
+		last.Type, last.Delta = queue.EventToken, &d
+		return
+	}
+	o.add(queue.Event{Type: queue.EventToken, Delta: &d})
 }
 
-// extends reports whether more continues d and still fits into the same event.
+// lastOf returns the last pending delta of a choice that may still grow, or nil.
+func (o *output) lastOf(choice int) *queue.Delta {
+	for i := len(o.pending) - 1; i >= 0 && o.pending[i].Time.IsZero(); i-- {
+		if d := o.pending[i].Delta; d != nil && d.Choice == choice {
+			return d
+		}
+	}
+	return nil
+}
+
+// extends reports whether more, of the same choice, continues d and still fits into the
+// same event.
 func extends(d *queue.Delta, more queue.Delta) bool {
-	return more.Choice == d.Choice && more.Offset == d.Offset+len(d.Text) &&
+	return more.Offset == d.Offset+len(d.Text) &&
 		len(d.Text)+len(more.Text) <= maxDeltaText && len(d.Logprobs)+len(more.Logprobs) <= maxDeltaLogprobs
 }
 

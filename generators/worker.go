@@ -24,7 +24,7 @@ type Config struct {
 	Generators []Generator // of different tasks
 	Memory     *Memory     // shared with the generators
 	Log        *slog.Logger
-	Slots      int           // jobs at once; default 1
+	Slots      int           // jobs of a modality at once; default what its generators say by Together, else 1
 	Name       string        // unique among the workers of the queue; default from host and process
 	Version    string        // of the program, for people
 	Grace      time.Duration // given to running jobs when Run's context ends; default 8 s
@@ -69,7 +69,7 @@ type Worker struct {
 	distinct   []Generator
 	memory     *Memory
 	log        *slog.Logger
-	slots      int
+	lanes      []lane
 	id         string
 	host       string
 	version    string
@@ -107,7 +107,7 @@ func NewWorker(c Config) (*Worker, error) {
 	return &Worker{
 		queue: c.Queue, generators: tasks, distinct: c.Generators, memory: c.Memory,
 		log:   c.Log.With("worker", c.Name),
-		slots: cmp.Or(c.Slots, 1), id: c.Name, host: host, version: c.Version,
+		lanes: lanes(tasks, c.Slots), id: c.Name, host: host, version: c.Version,
 		grace: cmp.Or(c.Grace, 8*time.Second), begun: time.Now().UTC(),
 		changed: make(chan struct{}, 1), running: map[string]bool{},
 	}, nil
@@ -116,28 +116,67 @@ func NewWorker(c Config) (*Worker, error) {
 // ID returns the name under which the worker is known to the queue.
 func (w *Worker) ID() string { return w.id }
 
-// modalities lists the distinct modalities of the tasks, sorted.
-func (w *Worker) modalities() []string {
-	set := map[string]bool{}
-	for task := range w.generators {
+// lane is the jobs of one modality, which have slots of their own: many texts can be
+// written in one batch while pictures are made one after the other, and a worker leases
+// no more jobs than it can begin.
+type lane struct {
+	modality string
+	slots    int // jobs at once
+}
+
+// lanes lists the modalities of tasks, sorted, each with the given slots or, if they
+// are 0, as many as one of its generators can use.
+func lanes(tasks map[string]Generator, slots int) []lane {
+	most := map[string]int{}
+	for task, g := range tasks {
+		n := cmp.Or(slots, 1)
+		if t, ok := g.(Together); ok && slots == 0 {
+			n = max(n, t.Together())
+		}
 		modality, _, _ := strings.Cut(task, ".")
-		set[modality] = true
+		most[modality] = max(most[modality], n)
 	}
-	return slices.Sorted(maps.Keys(set))
+	all := make([]lane, 0, len(most))
+	for _, modality := range slices.Sorted(maps.Keys(most)) {
+		all = append(all, lane{modality, most[modality]})
+	}
+	return all
+}
+
+// modalities lists the modalities of the tasks, sorted.
+func (w *Worker) modalities() []string {
+	names := make([]string, len(w.lanes))
+	for i, l := range w.lanes {
+		names[i] = l.modality
+	}
+	return names
+}
+
+// slots is how many jobs can run at once.
+func (w *Worker) slots() int {
+	n := 0
+	for _, l := range w.lanes {
+		n += l.slots
+	}
+	return n
 }
 
 // Run leases and runs jobs until ctx ends. Then it takes no more, lets the running
 // ones end within the grace period, hands back the others, and returns nil when
 // everything it started has stopped. It may be called once.
 func (w *Worker) Run(ctx context.Context) error {
-	source, err := w.queue.NewSource(ctx, w.id, w.modalities()...)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil // told to stop before it began
+	sources := make([]*queue.Source, len(w.lanes))
+	for i, l := range w.lanes {
+		source, err := w.queue.NewSource(ctx, w.id, l.modality)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil // told to stop before it began
+			}
+			return fmt.Errorf("generators: worker %s: %w", w.id, err)
 		}
-		return fmt.Errorf("generators: worker %s: %w", w.id, err)
+		defer source.Close()
+		sources[i] = source
 	}
-	defer source.Close()
 	writing, stopWriting := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopWriting(errDraining)
 	running, stopRunning := context.WithCancelCause(writing)
@@ -149,7 +188,13 @@ func (w *Worker) Run(ctx context.Context) error {
 	jobs := make(chan struct{}) // closed when all have ended
 	go func() {
 		defer close(jobs)
-		w.leaseAll(contexts{accepting: ctx, running: running, writing: writing}, source)
+		var leasing sync.WaitGroup
+		for i, l := range w.lanes {
+			leasing.Go(func() {
+				w.leaseAll(contexts{accepting: ctx, running: running, writing: writing}, sources[i], l.slots)
+			})
+		}
+		leasing.Wait()
 	}()
 	<-ctx.Done()
 	w.drain()
@@ -171,11 +216,11 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 }
 
-// leaseAll keeps every slot busy until the worker drains, and waits for the jobs.
-func (w *Worker) leaseAll(ctx contexts, source *queue.Source) {
+// leaseAll keeps the slots of a lane busy until the worker drains, and waits for the jobs.
+func (w *Worker) leaseAll(ctx contexts, source *queue.Source, slots int) {
 	var jobs sync.WaitGroup
 	defer jobs.Wait()
-	free := make(chan struct{}, w.slots)
+	free := make(chan struct{}, slots)
 	var last string // the last error, to log it once
 	for {
 		select {

@@ -119,19 +119,26 @@ func readGeneration(files fs.FS) (sampling, error) {
 	return c.sampling, nil
 }
 
-// engine is a loaded model with its tokenizer. It is shared by jobs.
+// engine is a loaded model with its tokenizer. It is shared by jobs, whose texts its
+// batcher writes together.
 type engine struct {
 	bundle    *hub.Bundle
 	digest    string
 	model     *lm.Model
+	batcher   *lm.Batcher
 	tokenizer *tokenizer.Tokenizer
 	chat      *tokenizer.ChatTemplate // unless there is chatErr
 	chatErr   error
 	stops     map[int]bool // tokens that end a text
 }
 
-// load loads a bundle. What is wrong with its files is a *queue.Problem.
-func (g *Generator) load(ctx context.Context, b *hub.Bundle) (*engine, error) {
+// load loads a bundle, to take so many bytes. What is wrong with its files is a
+// *queue.Problem.
+func (g *Generator) load(ctx context.Context, b *hub.Bundle, bytes int64) (*engine, error) {
+	f, err := footprint(b)
+	if err != nil {
+		return nil, err
+	}
 	digest, err := b.Digest(ctx)
 	if err != nil {
 		return nil, err
@@ -148,6 +155,10 @@ func (g *Generator) load(ctx context.Context, b *hub.Bundle) (*engine, error) {
 		return nil, unusable(b, err)
 	}
 	e := &engine{bundle: b, digest: digest, model: m, tokenizer: t, stops: map[int]bool{}}
+	options := lm.BatchOptions{Memory: bytes - f.Weights - f.Batcher}
+	if e.batcher, err = m.NewBatcher(context.WithoutCancel(ctx), options); err != nil {
+		return nil, errors.Join(fmt.Errorf("text: %w", err), m.Close())
+	}
 	e.chat, e.chatErr = t.ChatTemplate()
 	for _, ids := range [][]int{t.EOS(), m.Config().EOS} {
 		for _, id := range ids {
@@ -158,4 +169,4 @@ func (g *Generator) load(ctx context.Context, b *hub.Bundle) (*engine, error) {
 }
 
 // Close implements io.Closer.
-func (e *engine) Close() error { return e.model.Close() }
+func (e *engine) Close() error { return errors.Join(e.batcher.Close(), e.model.Close()) }

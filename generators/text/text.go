@@ -1,7 +1,8 @@
 // Package text writes text: it makes the results of the tasks text.complete and
 // text.chat with the language models of package lm.
 //
-// The same job gives the same text, whatever the number of threads and whoever
+// Jobs on the same model are written together, in one batch. The same job gives the same
+// text, whatever the number of threads, whatever else is in the batch and whoever
 // watches: the first answer is drawn from the job's seed, and answer k from one that
 // follows from the seed and k.
 package text
@@ -199,23 +200,7 @@ func (g *Generator) Estimate(job *queue.Job) (generators.Need, error) {
 	if err != nil {
 		return generators.Need{}, err
 	}
-	return r.need()
-}
-
-// need estimates the memory of a request.
-func (r *request) need() (generators.Need, error) {
-	tokens := r.input.maxPromptTokens() + r.params.MaxTokens
-	if r.bundle.Context > 0 {
-		tokens = min(tokens, r.bundle.Context)
-	}
-	f, err := lm.Estimate(r.bundle.Files, tokens)
-	if errors.Is(err, lm.ErrConfig) || errors.Is(err, lm.ErrUnsupported) || errors.Is(err, fs.ErrNotExist) {
-		return generators.Need{}, unusable(r.bundle, err)
-	}
-	if err != nil {
-		return generators.Need{}, fmt.Errorf("text: %w", err)
-	}
-	return generators.Need{Memory: f.State, Model: generators.Footprint{Key: r.bundle.ID, Bytes: f.Weights}}, nil
+	return g.need(r)
 }
 
 // Generate implements generators.Generator.
@@ -224,12 +209,12 @@ func (g *Generator) Generate(ctx context.Context, job *queue.Job, _ []*queue.Job
 	if err != nil {
 		return nil, err
 	}
-	need, err := r.need()
+	need, err := g.need(r)
 	if err != nil {
 		return nil, err
 	}
 	e, done, err := generators.Use(ctx, g.memory, need.Model, func(ctx context.Context) (*engine, error) {
-		return g.load(ctx, r.bundle)
+		return g.load(ctx, r.bundle, need.Model.Bytes)
 	})
 	if err != nil {
 		return nil, err

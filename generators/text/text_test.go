@@ -79,7 +79,7 @@ func open(t testing.TB, dir string, threads int) *Generator {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool := tensor.NewPool(threads)
+	pool := tensor.NewPool(tensor.Config{Threads: threads})
 	t.Cleanup(pool.Close)
 	memory := generators.NewMemory(1 << 28)
 	t.Cleanup(memory.Close)

@@ -239,7 +239,7 @@ func BenchmarkDefaultModel(b *testing.B) {
 	if _, err := h.Bundle(defaultModel); err != nil {
 		b.Skip("this build embeds no ", defaultModel)
 	}
-	pool := tensor.NewPool(0)
+	pool := tensor.NewPool(tensor.Config{})
 	defer pool.Close()
 	memory := generators.NewMemory(1 << 30)
 	defer memory.Close()

@@ -1,13 +1,14 @@
 package text
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"helicon/generators"
@@ -48,13 +49,12 @@ type writer struct {
 	*engine
 	params parameters
 	prompt prompt
-	state  *lm.State
-	out    generators.Output
+	begun  time.Time
 
-	begun   time.Time
+	mu      sync.Mutex // of what follows: choices are written side by side
+	out     generators.Output
 	first   time.Time // when the first token was chosen
 	written int       // tokens, in all choices
-	next    [1]int    // the token to read, without an allocation
 }
 
 // write does the work of Generate on a loaded model.
@@ -65,26 +65,29 @@ func (e *engine) write(ctx context.Context, r *request, out generators.Output) (
 		return nil, err
 	}
 	w.params.MaxTokens = min(w.params.MaxTokens, e.model.Config().Context-len(w.prompt.tokens))
-	if err := w.checkLogprobs(); err != nil {
+	if err := cmp.Or(w.checkLogprobs(), e.checkRoom(len(w.prompt.tokens)+w.params.MaxTokens)); err != nil {
 		return nil, err
 	}
-	if w.state, err = e.model.NewState(len(w.prompt.tokens) + w.params.MaxTokens); err != nil {
-		return nil, fmt.Errorf("text: %w", err)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	passages, next := make([]*passage, w.params.N), make([]lm.Next, w.params.N)
+	for i := range passages {
+		p, err := w.passage(i, stop)
+		if err != nil {
+			return nil, fmt.Errorf("text: %w", err)
+		}
+		passages[i], next[i] = p, p.next
 	}
-	logits, err := e.model.Forward(ctx, w.state, w.prompt.tokens)
+	err = e.batcher.Generate(ctx, w.prompt.tokens, w.params.MaxTokens, next...)
 	if errors.Is(err, lm.ErrToken) {
 		return nil, unusable(e.bundle, fmt.Errorf("its tokenizer does not fit its weights: %w", err))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("text: prompt: %w", err)
+		return nil, fmt.Errorf("text: %w", err)
 	}
-	logits = slices.Clone(logits) // every choice begins with them
-	choices := make([]choice, w.params.N)
-	for i := range choices {
-		w.state.Truncate(len(w.prompt.tokens))
-		if choices[i], err = w.choice(ctx, i, logits); err != nil {
-			return nil, err
-		}
+	choices := make([]choice, len(passages))
+	for i, p := range passages {
+		choices[i] = p.end()
 	}
 	return w.result(choices)
 }
@@ -136,11 +139,32 @@ func rounded(x float64) float64 { return math.Round(x*1000) / 1000 }
 
 // passage is a choice while it is written.
 type passage struct {
-	out      generators.Output
-	index    int
+	*writer
+	fail    context.CancelCauseFunc // ends the job
+	index   int
+	sampler *sample.Sampler
+	stops   *sample.StopMatcher
+	decoder *tokenizer.Decoder
+	finish  string
+
 	text     strings.Builder
 	logprobs []queue.TokenLogprob // of the text so far
 	held     []queue.TokenLogprob // of tokens whose text is not complete
+}
+
+// passage begins a choice.
+func (w *writer) passage(index int, fail context.CancelCauseFunc) (*passage, error) {
+	p := &passage{writer: w, fail: fail, index: index, decoder: w.decoder(), finish: finishLength}
+	var err error
+	if p.sampler, err = sample.New(w.params.sample(index), w.model.Config().Vocab); err != nil {
+		return nil, err
+	}
+	p.sampler.Prompt(w.prompt.tokens)
+	if p.stops, err = sample.NewStopMatcher(w.params.Stop); err != nil {
+		return nil, err
+	}
+	p.add(w.prompt.echo)
+	return p, nil
 }
 
 // add passes text on to whoever watches.
@@ -154,61 +178,63 @@ func (p *passage) add(text string) {
 	p.held = nil
 }
 
-// choice writes one answer, from the logits behind the prompt.
-func (w *writer) choice(ctx context.Context, index int, logits []float32) (choice, error) {
-	sampler, err := sample.New(w.params.sample(index), w.model.Config().Vocab)
+// next is the passage's lm.Next.
+func (p *passage) next(logits []float32) (id int, more bool) {
+	id, more, err := p.choose(logits)
 	if err != nil {
-		return choice{}, fmt.Errorf("text: %w", err)
+		p.fail(err)
 	}
-	sampler.Prompt(w.prompt.tokens)
-	stops, err := sample.NewStopMatcher(w.params.Stop)
+	return id, more
+}
+
+// choose takes the passage one token further.
+func (p *passage) choose(logits []float32) (id int, more bool, err error) {
+	id, err = p.sampler.Next(logits)
+	if errors.Is(err, sample.ErrLogits) || errors.Is(err, sample.ErrNoToken) { // no parameter of ours forbids a token
+		return 0, false, unusable(p.bundle, fmt.Errorf("its weights produce no numbers to choose a token by: %w", err))
+	}
 	if err != nil {
-		return choice{}, fmt.Errorf("text: %w", err)
+		return 0, false, err
 	}
-	decoder := w.decoder()
-	p := &passage{out: w.out, index: index}
-	p.add(w.prompt.echo)
-	finish := finishLength
-	for n := range w.params.MaxTokens {
-		if n > 0 {
-			if logits, err = w.model.Forward(ctx, w.state, w.next[:]); err != nil {
-				return choice{}, fmt.Errorf("text: token %d: %w", n, err)
-			}
-		}
-		id, err := sampler.Next(logits)
-		if errors.Is(err, sample.ErrLogits) || errors.Is(err, sample.ErrNoToken) { // no parameter of ours forbids a token
-			return choice{}, unusable(w.bundle, fmt.Errorf("its weights produce no numbers to choose a token by: %w", err))
-		}
-		if err != nil {
-			return choice{}, fmt.Errorf("text: token %d: %w", n, err)
-		}
-		if w.first.IsZero() {
-			w.first = time.Now()
-		}
-		if w.stops[id] {
-			finish = finishStop
-			break
-		}
-		w.next[0] = id
-		w.written++
-		if err := w.measure(p, logits, id); err != nil {
-			return choice{}, err
-		}
-		text, stopped := stops.Push(decoder.Push(id))
-		p.add(text)
-		w.out.Progress(index*w.params.MaxTokens+n+1, w.params.N*w.params.MaxTokens)
-		if stopped {
-			finish = finishStop
-			break
-		}
+	ends := p.engine.stops[id]
+	p.count(!ends)
+	if ends {
+		p.finish = finishStop
+		return id, false, nil
 	}
-	// A character that the text ends in the middle of is no text.
-	text, stopped := stops.Push(strings.TrimRight(decoder.Flush(), "\uFFFD"))
-	p.add(text + stops.Flush())
+	if err := p.measure(logits, id); err != nil {
+		return 0, false, err
+	}
+	text, stopped := p.stops.Push(p.decoder.Push(id))
+	p.add(text)
 	if stopped {
-		finish = finishStop
+		p.finish = finishStop
 	}
-	return choice{Index: index, Text: p.text.String(), FinishReason: finish, Logprobs: p.logprobs}, nil
+	return id, !stopped, nil
+}
+
+// count records that a token was chosen, and that it is part of the text.
+func (w *writer) count(written bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.first.IsZero() {
+		w.first = time.Now()
+	}
+	if written {
+		w.written++
+		w.out.Progress(w.written, w.params.N*w.params.MaxTokens)
+	}
+}
+
+// end returns the choice.
+func (p *passage) end() choice {
+	// A character that the text ends in the middle of is no text.
+	text, stopped := p.stops.Push(strings.TrimRight(p.decoder.Flush(), "\uFFFD"))
+	p.add(text + p.stops.Flush())
+	if stopped {
+		p.finish = finishStop
+	}
+	return choice{Index: p.index, Text: p.text.String(), FinishReason: p.finish, Logprobs: p.logprobs}
 }
 
 // decoder returns one for the text behind the prompt. A completion goes on in the
@@ -224,17 +250,17 @@ func (w *writer) decoder() *tokenizer.Decoder {
 }
 
 // measure records the log probabilities of a token, if they were asked for.
-func (w *writer) measure(p *passage, logits []float32, id int) error {
-	if w.params.Logprobs == nil {
+func (p *passage) measure(logits []float32, id int) error {
+	if p.params.Logprobs == nil {
 		return nil
 	}
-	chosen, top, err := sample.Logprobs(logits, id, *w.params.Logprobs)
+	chosen, top, err := sample.Logprobs(logits, id, *p.params.Logprobs)
 	if err != nil {
 		return fmt.Errorf("text: %w", err)
 	}
-	t := w.logprob(chosen)
+	t := p.logprob(chosen)
 	for _, other := range top {
-		t.Top = append(t.Top, w.logprob(other))
+		t.Top = append(t.Top, p.logprob(other))
 	}
 	p.held = append(p.held, t)
 	return nil

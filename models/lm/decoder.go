@@ -56,7 +56,7 @@ type Observer struct {
 }
 
 // Forward appends tokens to the sequence and returns the logits [V] of what follows
-// the last one. They belong to the state and are valid until its next use.
+// the last one. They are valid until the next use of the state or of a fork of it.
 //
 // A sequence has the same logits, bit for bit, however it is cut into calls and on
 // however many threads; dynamic rope scaling beyond the context is the exception, as
@@ -79,18 +79,16 @@ func (m *Model) Observe(ctx context.Context, s *State, tokens []int, o Observer)
 	if err := m.check(s, tokens); err != nil {
 		return err
 	}
-	tokens, at := s.begin(tokens)
-	for at.start < at.length {
-		n := min(chunkTokens, len(tokens))
-		x, err := m.blocks(ctx, s, tokens[:n], at, o)
-		if err != nil {
+	seq := s.seq
+	fresh := len(seq.text) // position of the first of the tokens; those before may be read again
+	seq.text = append(seq.text, tokens...)
+	seq.begin(&m.config, len(seq.text))
+	for seq.ready < len(seq.text) {
+		if err := s.chunk(ctx, fresh, o); err != nil {
+			seq.truncate(fresh)
 			return err
 		}
-		m.logits(s, x, at, o)
-		tokens = tokens[n:]
-		at.start += n
 	}
-	s.end(at.length)
 	return nil
 }
 
@@ -101,9 +99,13 @@ func (m *Model) check(s *State, tokens []int) error {
 	if len(tokens) == 0 {
 		return fmt.Errorf("lm: no tokens: %w", ErrToken)
 	}
-	if room := s.cache.Capacity() - s.length; len(tokens) > room {
-		return fmt.Errorf("lm: %d tokens after %d in a state for %d: %w", len(tokens), s.length, s.cache.Capacity(), ErrFull)
+	if room := s.Cap() - s.Len(); len(tokens) > room {
+		return fmt.Errorf("lm: %d tokens after %d in a state for %d: %w", len(tokens), s.Len(), s.Cap(), ErrFull)
 	}
+	return m.checkTokens(tokens)
+}
+
+func (m *Model) checkTokens(tokens []int) error {
 	for i, id := range tokens {
 		if id < 0 || id >= m.config.Vocab {
 			return fmt.Errorf("lm: token %d is %d in a vocabulary of %d: %w", i, id, m.config.Vocab, ErrToken)
@@ -112,55 +114,50 @@ func (m *Model) check(s *State, tokens []int) error {
 	return nil
 }
 
-// chunk is a run of tokens that pass the network together.
-type chunk struct {
-	start  int // position of the first
-	fresh  int // first position of the call; those before are read again
-	length int // of the sequence when the whole call is done
+// chunk computes as many of the tokens that are not computed as pass the network
+// together.
+func (s *State) chunk(ctx context.Context, fresh int, o Observer) error {
+	seq, start := s.seq, s.seq.ready
+	length := len(seq.text)
+	r := run{seq: seq, tokens: min(s.pass.tokens, length-start), length: length}
+	last := start+r.tokens == length
+	again := min(max(0, fresh-start), r.tokens) // tokens that are not the call's own
+	if o.Hidden != nil || o.Logits != nil {
+		r.wanted = r.tokens - again
+	} else if last {
+		r.wanted = 1
+	}
+	s.run[0] = r
+	states, err := s.pass.step(ctx, s.run[:], s.observeHidden(o, start, again))
+	if err != nil || r.wanted == 0 {
+		return err
+	}
+	position := start + r.tokens - r.wanted
+	if o.Hidden != nil {
+		o.Hidden(s.model.config.Layers, position, states)
+	}
+	e := s.model.config.embedWidth
+	if o.Logits == nil {
+		states = states[len(states)-e:]
+	}
+	for i := 0; i < len(states); i += e {
+		if s.logits = s.pass.score(states[i:][:e]); o.Logits != nil {
+			o.Logits(position+i/e, s.logits)
+		}
+	}
+	return nil
 }
 
-// again returns how many of the chunk's tokens are not the call's own.
-func (c chunk) again() int { return max(0, c.fresh-c.start) }
-
-// blocks runs tokens through all blocks and returns the states [T, C] after the last.
-func (m *Model) blocks(ctx context.Context, s *State, tokens []int, at chunk, o Observer) ([]float32, error) {
-	for i, r := range m.config.rotations {
-		cos, sin := s.angles[i].of(len(tokens))
-		r.Angles(cos, sin, at.start, at.length)
+// observeHidden returns what passes the call's own states of a step on, or nil.
+func (s *State) observeHidden(o Observer, start, again int) func(layer int, states []float32) {
+	if o.Hidden == nil {
+		return nil
 	}
-	x := m.embed(s, tokens, at.start)
-	for i := range m.net.layers {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+	return func(layer int, states []float32) {
+		if own := states[again*s.model.config.Hidden:]; len(own) > 0 {
+			o.Hidden(layer, start+again, own)
 		}
-		if again := at.again(); o.Hidden != nil && again < len(tokens) {
-			o.Hidden(i, at.start+again, x[again*m.config.Hidden:])
-		}
-		m.block(s, i, at.start, x)
 	}
-	return x, nil
-}
-
-// embed returns what enters the first block [T, C].
-func (m *Model) embed(s *State, tokens []int, start int) []float32 {
-	c, e, t := &m.config, s.exec, len(tokens)
-	x, h := s.x[:t*c.Hidden], s.h[:t*c.Hidden]
-	if m.net.widen.Weight.Rows == 0 {
-		m.net.embed.Forward(x, tokens) // [T, C]
-	} else {
-		narrow := s.h[:t*c.embedWidth]
-		m.net.embed.Forward(narrow, tokens) // [T, E]
-		m.net.widen.Forward(e, x, narrow)
-	}
-	if m.net.positions.Weight.Rows > 0 {
-		for i := range tokens {
-			s.ids[i] = start + i
-		}
-		m.net.positions.Forward(h, s.ids[:t])
-		e.Add(x, h)
-	}
-	normalise(e, m.net.embedNorm, x)
-	return x
 }
 
 // normalise applies a norm, if there is one, to x in place.
@@ -172,21 +169,21 @@ func normalise(e *tensor.Exec, n nn.Norm, x []float32) {
 
 // block runs x [T, C] through block i. In a parallel one attention and MLP both read
 // what enters it, else the MLP reads what attention leaves.
-func (m *Model) block(s *State, i, start int, x []float32) {
-	l, e := &m.net.layers[i], s.exec
-	h := s.h[:len(x)]
+func (p *pass) block(i int, x []float32) {
+	l, e := &p.model.net.layers[i], p.exec
+	h := p.h[:len(x)]
 	l.attentionNorms.enter(e, h, x)
-	m.attend(s, i, start, h)
+	p.attend(i, h)
 	g := h
 	if l.parallel {
-		g = s.side[:len(x)]
+		g = p.side[:len(x)]
 		l.mlpNorms.enter(e, g, x)
 		l.attentionNorms.leave(e, x, h)
 	} else {
 		l.attentionNorms.leave(e, x, h)
 		l.mlpNorms.enter(e, g, x)
 	}
-	l.mlp.forward(s, g)
+	l.mlp.forward(p, g)
 	l.mlpNorms.leave(e, x, g)
 }
 
@@ -206,65 +203,24 @@ func (n *norms) leave(e *tensor.Exec, x, h []float32) {
 	normalise(e, n.sum, x)
 }
 
-// attend replaces h [T, C] by attention of block i over the sequence so far.
-func (m *Model) attend(s *State, i, start int, h []float32) {
-	c, e, l, t := &m.config, s.exec, &m.net.layers[i], len(h)/m.config.Hidden
-	q := s.q[:t*c.Heads*c.HeadDim]
-	k, v := s.k[:t*c.KVHeads*c.HeadDim], s.v[:t*c.KVHeads*c.HeadDim]
+// attend replaces h [T, C] by attention of block i over the sequences so far.
+func (p *pass) attend(i int, h []float32) {
+	c, e, l, t := &p.model.config, p.exec, &p.model.net.layers[i], len(h)/p.model.config.Hidden
+	q := p.q[:t*c.Heads*c.HeadDim]
+	k, v := p.k[:t*c.KVHeads*c.HeadDim], p.v[:t*c.KVHeads*c.HeadDim]
 
 	e.MatMuls(h, l.q.Product(q), l.k.Product(k), l.v.Product(v)) // [T, H, D], [T, G, D] twice
 	normalise(e, l.qNorm, q)
 	normalise(e, l.kNorm, k)
-	if len(s.angles) > 0 {
-		cos, sin := s.angles[l.rope].of(t)
+	if len(p.angles) > 0 {
+		cos, sin := p.angles[l.rope].of(t)
 		e.RoPE(q, cos, sin, c.Heads, c.HeadDim)
 		e.RoPE(k, cos, sin, c.KVHeads, c.HeadDim)
 	}
-	s.cache.Put(i, start, k, v)
-	keys, values := s.cache.Layer(i)
-	e.Attention(tensor.Attention{
-		Out: q, Q: q, K: keys, V: values,
-		Start: start, Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, Capacity: s.cache.Capacity(),
-		Window: l.window, Scale: l.scale, Cap: float32(c.scoreCap), KeyBias: s.keyBias,
+	e.StoreKV(p.kv[i], k, v, p.spans)
+	e.PagedAttention(tensor.PagedAttention{
+		Out: q, Q: q, KV: p.kv[i], Spans: p.spans,
+		Heads: c.Heads, Window: l.window, Scale: l.scale, Cap: float32(c.scoreCap), KeyBias: p.keyBias,
 	})
 	l.o.Forward(e, h, q) // [T, C]
-}
-
-// logits computes the logits of the last position if the chunk ends the call, and
-// of every position for an observer.
-func (m *Model) logits(s *State, x []float32, at chunk, o Observer) {
-	c := m.config.Hidden
-	t := len(x) / c
-	first := t - 1
-	if o.Hidden != nil || o.Logits != nil {
-		first = at.again()
-	} else if at.start+t < at.length {
-		return
-	}
-	if first >= t {
-		return
-	}
-	x = x[first*c:]
-	normalise(s.exec, m.net.norm, x)
-	if m.net.narrow.Weight.Rows > 0 {
-		c = m.config.embedWidth
-		narrow := s.h[:(t-first)*c]
-		m.net.narrow.Forward(s.exec, narrow, x) // [T, E]
-		x = narrow
-	}
-	if o.Hidden != nil {
-		o.Hidden(m.config.Layers, at.start+first, x)
-	}
-	if o.Logits == nil {
-		first, x = t-1, x[len(x)-c:]
-	}
-	for i := 0; i < len(x); i += c {
-		m.net.head.Forward(s.exec, s.logits, x[i:i+c]) // [V]
-		if m.config.logitCap > 0 {
-			s.exec.SoftCap(s.logits, float32(m.config.logitCap))
-		}
-		if o.Logits != nil {
-			o.Logits(at.start+first+i/c, s.logits)
-		}
-	}
 }

@@ -44,7 +44,7 @@ func TestGoldenText(t *testing.T) {
 	if err != nil || len(cases) == 0 {
 		t.Skipf("no cases in goldens/text: %v", err)
 	}
-	pool := tensor.NewPool(2)
+	pool := tensor.NewPool(tensor.Config{Threads: 2, Exact: true})
 	t.Cleanup(pool.Close)
 	for _, file := range cases {
 		dir := filepath.Dir(file)

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"helicon/models/tensor"
 )
 
 // heliconText is the reference output of the embedded text model, written by its
@@ -51,11 +53,21 @@ func TestHeliconText(t *testing.T) {
 	if len(golden.Cases) == 0 {
 		t.Fatal("no cases")
 	}
-	m := load(t, os.DirFS(dir), 2)
+	t.Run("exact", func(t *testing.T) {
+		// As the goldens: a part of the largest logit.
+		golden.check(t, loadOn(t, os.DirFS(dir), tensor.Config{Threads: 2, Exact: true}), 1e-4)
+	})
+	t.Run("rounded", func(t *testing.T) {
+		// Activations rounded to BF16 are off by 2⁻⁹ of themselves, matrix after matrix.
+		golden.check(t, load(t, os.DirFS(dir), 2), 0x1p-7)
+	})
+}
+
+// check compares the model's logits and greedy continuations with the reference.
+func (golden *heliconText) check(t *testing.T, m *Model, tolerance float64) {
 	for _, c := range golden.Cases {
 		s := newState(t, m, len(c.IDs)+len(c.GreedyIDs))
 		logits := forward(t, m, s, c.IDs)
-		const tolerance = 1e-4 // of the largest logit, as in the goldens
 		var worst, scale float64
 		for i, id := range slices.Concat(c.TopIDs, c.FixedIDs) {
 			want := slices.Concat(c.TopLogits, c.FixedLogits)[i]

@@ -49,6 +49,7 @@ type Model struct {
 	config Config
 	pool   *tensor.Pool
 	store  *weights.Store
+	arena  *tensor.Arena // of the packed matrices
 	net    network
 }
 
@@ -95,11 +96,11 @@ func Load(fsys fs.FS, o Options) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lm: %w", err)
 	}
-	net, err := loadNetwork(store, &config)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lm: %s: %w", config.Architecture, err), store.Close())
+	m := &Model{config: config, pool: o.Pool, store: store, arena: new(tensor.Arena)}
+	if m.net, err = loadNetwork(store, &m.config, m.arena); err != nil {
+		return nil, errors.Join(fmt.Errorf("lm: %s: %w", config.Architecture, err), m.Close())
 	}
-	return &Model{config: config, pool: o.Pool, store: store, net: net}, nil
+	return m, nil
 }
 
 // choose returns the architecture that a configuration names.
@@ -128,4 +129,4 @@ func (m *Model) Config() Config { return m.config }
 func (m *Model) Bytes() int64 { return m.store.Bytes() }
 
 // Close releases the weights. No state of the model may be used any more.
-func (m *Model) Close() error { return m.store.Close() }
+func (m *Model) Close() error { return errors.Join(m.store.Close(), m.arena.Close()) }

@@ -91,7 +91,7 @@ func TestTypesAgree(t *testing.T) {
 	b := randomLlama(smallLlama)
 	ids := someTokens(20, smallLlama.vocab)
 	run := func(d tensor.DType) []float32 {
-		m := load(t, b.fsys(t, d), 1)
+		m := loadOn(t, b.fsys(t, d), tensor.Config{Threads: 1, Exact: true})
 		return forward(t, m, newState(t, m, 20), ids)
 	}
 	same(t, "BF16 against F32", run(tensor.BF16), run(tensor.F32))
@@ -221,17 +221,20 @@ func TestEstimate(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := newState(t, m, tokens)
+			p := s.pass
 			var floats int
 			for _, x := range [][]float32{
-				s.x, s.h, s.side, s.q, s.k, s.v, s.gate, s.up, s.keyBias, s.logits,
-				s.routing.weights, s.routing.in, s.routing.out, s.routing.share,
+				p.x, p.h, p.side, p.q, p.k, p.v, p.gate, p.up, p.keyBias, p.logits,
+				p.routing.weights, p.routing.in, p.routing.out, p.routing.share,
 			} {
 				floats += len(x)
 			}
-			for _, a := range s.angles {
+			for _, a := range p.angles {
 				floats += len(a.cos) + len(a.sin)
 			}
-			if want := s.cache.Bytes() + 4*int64(floats) + 8*int64(len(s.ids)+len(s.text)+len(s.routing.tokens)); f.State != want || s.Bytes() != want {
+			want := s.seq.cache.bytes() + 4*int64(floats+cap(s.seq.table)) +
+				8*int64(len(p.ids)+len(p.wanted)+cap(s.seq.text)+len(p.routing.tokens))
+			if f.State != want || s.Bytes() != want {
 				t.Errorf("%s: a state for %d tokens is estimated at %d, said to be %d, is %d bytes", name, tokens, f.State, s.Bytes(), want)
 			}
 			if f.Weights != m.Bytes() {

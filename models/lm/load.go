@@ -4,8 +4,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"helicon/models/nn"
+	"helicon/models/tensor"
 	"helicon/models/weights"
 )
 
@@ -58,8 +60,10 @@ type loader struct {
 	err    error
 }
 
-// loadNetwork reads a decoder from the tensors of its family.
-func loadNetwork(s *weights.Store, c *Config) (n network, err error) {
+// loadNetwork reads a decoder from the tensors of its family. Its matrices are laid out
+// for the kernels in memory of a, and the pages of the files that they came from given
+// back to the system, so that the weights are in memory once.
+func loadNetwork(s *weights.Store, c *Config, a *tensor.Arena) (n network, err error) {
 	ld, names, root := &loader{config: c}, &c.layout, rootOf(s, &c.layout)
 	n.embed = ld.embedding(root, names.embed, c.Vocab, c.embedWidth)
 	n.embed.Scale = float32(c.embedScale)
@@ -77,7 +81,9 @@ func loadNetwork(s *weights.Store, c *Config) (n network, err error) {
 		if ld.err != nil {
 			return n, ld.err
 		}
-		n.layers = append(n.layers, ld.block(root.Sub(names.blocks).Sub(strconv.Itoa(i)), i))
+		l := ld.block(root.Sub(names.blocks).Sub(strconv.Itoa(i)), i)
+		pack(s, a, l.linears()...)
+		n.layers = append(n.layers, l)
 	}
 	n.norm = ld.norm(root, names.norm)
 	if names.narrow != "" {
@@ -88,7 +94,30 @@ func loadNetwork(s *weights.Store, c *Config) (n network, err error) {
 	} else {
 		n.head = ld.linear(s, names.head, c.Vocab, c.embedWidth, c.headBias)
 	}
+	pack(s, a, &n.widen, &n.narrow, &n.head)
+	if c.Tied {
+		n.embed.Weight = n.head.Weight
+	}
 	return n, ld.err
+}
+
+// pack lays matrices out for the kernels, all at the same time.
+func pack(s *weights.Store, a *tensor.Arena, linears ...*nn.Linear) {
+	var packing sync.WaitGroup
+	for _, l := range linears {
+		packing.Go(func() { l.Weight = l.Weight.Pack(a) })
+	}
+	packing.Wait()
+	s.Evict()
+}
+
+// linears returns the matrices of a block.
+func (l *layer) linears() []*nn.Linear {
+	all := []*nn.Linear{&l.q, &l.k, &l.v, &l.o}
+	if l.mlp != nil {
+		all = append(all, l.mlp.linears()...)
+	}
+	return all
 }
 
 // rootOf returns the part of the store with the embedding: under the layout's root or,

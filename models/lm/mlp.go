@@ -8,7 +8,9 @@ import (
 // feedForward is the position-wise half of a block: it replaces states h [T, C] by
 // what it makes of them.
 type feedForward interface {
-	forward(s *State, h []float32)
+	// linears returns all matrices.
+	linears() []*nn.Linear
+	forward(p *pass, h []float32)
 }
 
 // mlp is down(f(up·h)), or down(f(gate·h)·(up·h)) if gated (Shazeer 2020).
@@ -20,11 +22,11 @@ type mlp struct {
 	activation tensor.Activation
 }
 
-func (f *mlp) forward(s *State, h []float32) {
-	e, t := s.exec, len(h)/f.down.Weight.Rows
-	up := s.up[:t*f.inner]
+func (f *mlp) forward(p *pass, h []float32) {
+	e, t := p.exec, len(h)/f.down.Weight.Rows
+	up := p.up[:t*f.inner]
 	if f.gated {
-		gate := s.gate[:len(up)]
+		gate := p.gate[:len(up)]
 		e.MatMuls(h, f.gate.Product(gate), f.up.Product(up)) // [T, I] twice
 		e.Gate(f.activation, gate, up)
 		up = gate
@@ -44,7 +46,17 @@ type mixture struct {
 	normalise bool      // the weights of a token add up to 1
 }
 
-// routing is what a state keeps for mixtures.
+func (f *mlp) linears() []*nn.Linear { return []*nn.Linear{&f.gate, &f.up, &f.down} }
+
+func (m *mixture) linears() []*nn.Linear {
+	all := []*nn.Linear{&m.router}
+	for i := range m.experts {
+		all = append(all, m.experts[i].linears()...)
+	}
+	return all
+}
+
+// routing is what a pass keeps for mixtures.
 type routing struct {
 	weights []float32 // [chunk, X]
 	in, out []float32 // [chunk, C]
@@ -67,8 +79,8 @@ func newRouting(c *Config, chunk int) routing {
 
 // forward runs the experts one after the other, each on its tokens together. A token's
 // sum is taken in the order of the experts, whoever its neighbours are.
-func (m *mixture) forward(s *State, h []float32) {
-	e, r, n, c := s.exec, &s.routing, len(m.experts), m.router.Weight.Cols
+func (m *mixture) forward(p *pass, h []float32) {
+	e, r, n, c := p.exec, &p.routing, len(m.experts), m.router.Weight.Cols
 	t := len(h) / c
 	weights, out := r.weights[:t*n], r.out[:len(h)]
 	m.router.Forward(e, weights, h) // [T, X]
@@ -89,7 +101,7 @@ func (m *mixture) forward(s *State, h []float32) {
 		}
 		in := r.in[:len(tokens)*c]
 		e.Gather(in, h, c, tokens)
-		m.experts[x].forward(s, in)
+		m.experts[x].forward(p, in)
 		e.ScatterAdd(out, in, c, tokens, share)
 	}
 	copy(h, out)

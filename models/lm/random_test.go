@@ -135,7 +135,13 @@ func randomLlama(z llamaSize) bundle {
 // load opens a bundle on a pool of so many threads; both are closed with the test.
 func load(t testing.TB, fsys fs.FS, threads int) *Model {
 	t.Helper()
-	pool := tensor.NewPool(threads)
+	return loadOn(t, fsys, tensor.Config{Threads: threads})
+}
+
+// loadOn opens a bundle on a pool; both are closed with the test.
+func loadOn(t testing.TB, fsys fs.FS, c tensor.Config) *Model {
+	t.Helper()
+	pool := tensor.NewPool(c)
 	t.Cleanup(pool.Close)
 	m, err := Load(fsys, Options{Pool: pool})
 	if err != nil {

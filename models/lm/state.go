@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"helicon/models/nn"
-	"helicon/models/tensor"
 	"helicon/models/weights"
 )
 
@@ -18,43 +17,15 @@ const chunkTokens = 128
 const maxState = 1 << 42
 
 // State is one sequence: its KV cache and the activations of a call, all allocated
-// when it is made. It belongs to one goroutine at a time.
+// when it is made. It and its forks belong to one goroutine at a time. Batcher is for
+// sequences that are to be computed together.
 type State struct {
 	model  *Model
-	exec   *tensor.Exec
-	cache  *nn.KVCache
-	length int
-
-	x, h, side []float32 // [chunk, C]; side only if parallel, h is as wide as E at least
-	q          []float32 // [chunk, H, D]
-	k, v       []float32 // [chunk, G, D]
-	gate, up   []float32 // [chunk, I]
-	routing    routing
-	angles     []angles  // of each of Config.rotations
-	keyBias    []float32 // [H, capacity], or nil
-	logits     []float32 // [V]
-	ids        []int     // [chunk], positions
-	text       []int     // [capacity], the tokens; nil unless angles switch with the length
-	made       angleSet  // what the cached keys have, if angles switch
+	pass   *pass
+	seq    *sequence
+	run    [1]run
+	logits []float32 // [V]
 }
-
-// angleSet is one of the rotations of a position, where there is more than one.
-type angleSet uint8
-
-const (
-	mixedAngles angleSet = iota
-	shortAngles
-	longAngles
-)
-
-// angles are the rotations of the positions of a chunk.
-type angles struct {
-	half     int
-	cos, sin []float32 // [chunk, half]
-}
-
-// of returns the part for t positions.
-func (a *angles) of(t int) (cos, sin []float32) { return a.cos[:t*a.half], a.sin[:t*a.half] }
 
 // NewState returns an empty sequence with room for maxTokens tokens. With learned
 // positions they are at most Config.Context; other positions go on beyond it.
@@ -63,39 +34,34 @@ func (m *Model) NewState(maxTokens int) (*State, error) {
 	if err := c.checkLength(maxTokens); err != nil {
 		return nil, err
 	}
-	t := min(maxTokens, chunkTokens)
-	floats := func(n int) []float32 { return make([]float32, n) }
-	s := &State{
-		model: m,
-		exec:  tensor.NewExec(m.pool),
-		cache: nn.NewKVCache(c.Layers, c.KVHeads, maxTokens, c.HeadDim),
-		x:     floats(t * c.Hidden), h: floats(t * max(c.Hidden, c.embedWidth)),
-		q: floats(t * c.Heads * c.HeadDim),
-		k: floats(t * c.KVHeads * c.HeadDim), v: floats(t * c.KVHeads * c.HeadDim),
-		up:      floats(t * c.inner()),
-		routing: newRouting(c, t),
-		logits:  floats(c.Vocab),
-		ids:     make([]int, t),
-	}
-	if c.layout.gated() {
-		s.gate = floats(t * c.inner())
-	}
-	if c.parallel {
-		s.side = floats(t * c.Hidden)
-	}
-	for _, r := range c.rotations {
-		s.angles = append(s.angles, angles{half: r.Half(), cos: floats(t * r.Half()), sin: floats(t * r.Half())})
-	}
-	if c.switches() {
-		s.text = make([]int, maxTokens)
-	}
-	if c.keyBias != nil {
-		s.keyBias = floats(c.Heads * maxTokens)
-		for h := range c.Heads {
-			c.keyBias(s.keyBias[h*maxTokens:][:maxTokens], h)
-		}
-	}
-	return s, nil
+	n := pagesFor(maxTokens)
+	cache := newPages(c, n)
+	cache.promise(n)
+	cache.grow(n)
+	return &State{model: m, pass: m.newPass(stateSize(maxTokens)), seq: cache.newSequence(maxTokens, n)}, nil
+}
+
+// stateSize is the size of what a state computes at once.
+func stateSize(tokens int) passSize {
+	return passSize{tokens: min(tokens, chunkTokens), sequences: 1, outputs: 1, positions: tokens}
+}
+
+// Fork returns a sequence that goes on from the same text by itself. The two share the
+// pages of keys and values that they have in common, and the activations of a call.
+// Close gives the fork's pages to those that come later; it may be left to the garbage
+// collector together with all others.
+func (s *State) Fork() *State {
+	cache := s.seq.cache
+	cache.limit += s.seq.most
+	cache.promise(s.seq.most)
+	return &State{model: s.model, pass: s.pass, seq: s.seq.fork()}
+}
+
+// Close gives the pages of a sequence to its forks, or to the one that it is a fork of.
+// It must not be used any more.
+func (s *State) Close() {
+	s.seq.cache.limit -= s.seq.most
+	s.seq.close()
 }
 
 func (c *Config) checkLength(tokens int) error {
@@ -110,93 +76,42 @@ func (c *Config) checkLength(tokens int) error {
 	return nil
 }
 
-// begin returns the tokens that a call has to run: its own, or the whole sequence again
-// if the cached keys have other angles than one of the new length.
-func (s *State) begin(tokens []int) ([]int, chunk) {
-	at := chunk{start: s.length, fresh: s.length, length: s.length + len(tokens)}
-	if s.text == nil {
-		return tokens, at
-	}
-	copy(s.text[s.length:], tokens)
-	if s.made != s.model.config.anglesOf(at.length) {
-		s.made, at.start = mixedAngles, 0
-	}
-	return s.text[at.start:at.length], at
-}
-
-// end makes what a call has run part of the sequence.
-func (s *State) end(length int) {
-	s.length = length
-	if s.text != nil {
-		s.made = s.model.config.anglesOf(length)
-	}
-}
-
 // switches reports whether angles depend on the length of the sequence.
 func (c *Config) switches() bool { return slices.ContainsFunc(c.rotations, nn.Rope.Switches) }
 
-// anglesOf returns the angles of a sequence of that length.
-func (c *Config) anglesOf(length int) angleSet {
-	if slices.ContainsFunc(c.rotations, func(r nn.Rope) bool { return r.Long(length) }) {
-		return longAngles
-	}
-	return shortAngles
-}
-
 // Len returns the number of tokens in the sequence.
-func (s *State) Len() int { return s.length }
+func (s *State) Len() int { return len(s.seq.text) }
 
 // Cap returns the number of tokens that the sequence has room for.
-func (s *State) Cap() int { return s.cache.Capacity() }
+func (s *State) Cap() int { return cap(s.seq.text) }
 
 // Truncate forgets all but the first n tokens, so that another text with the same
 // beginning can go on from there. It panics unless 0 ≤ n ≤ Len.
 func (s *State) Truncate(n int) {
-	if n < 0 || n > s.length {
-		panic(fmt.Sprintf("lm: truncate a sequence of %d tokens to %d", s.length, n))
+	if n < 0 || n > s.Len() {
+		panic(fmt.Sprintf("lm: truncate a sequence of %d tokens to %d", s.Len(), n))
 	}
-	s.length = n
+	s.seq.truncate(n)
 }
 
-// Bytes returns the memory of the state.
+// Bytes returns the memory of the state, without what its forks take.
 func (s *State) Bytes() int64 { return s.model.config.stateBytes(s.Cap()) }
 
 // stateBytes returns what a state for so many tokens takes.
 func (c *Config) stateBytes(tokens int) int64 {
-	const floatSize, intSize = 4, 8
-	floats := int64(c.Hidden) + int64(max(c.Hidden, c.embedWidth)) // of a token of a chunk
-	floats += int64(c.Heads+2*c.KVHeads) * int64(c.HeadDim)
-	floats += int64(c.inner())
-	if c.layout.gated() {
-		floats += int64(c.inner())
-	}
-	if c.parallel {
-		floats += int64(c.Hidden)
-	}
-	for _, r := range c.rotations {
-		floats += 2 * int64(r.Half())
-	}
-	ints := int64(1)
-	if n := c.experts.count; n > 0 {
-		floats += int64(n) + 2*int64(c.Hidden) + 1
-		ints++
-	}
-	cached := 2 * int64(c.Layers) * int64(c.KVHeads) * int64(c.HeadDim) // of a token
-	if c.keyBias != nil {
-		cached += int64(c.Heads)
-	}
-	text := int64(0)
-	if c.switches() {
-		text = intSize * int64(tokens)
-	}
-	chunk := int64(min(tokens, chunkTokens))
-	return text + chunk*(floatSize*floats+intSize*ints) + floatSize*(cached*int64(tokens)+int64(c.Vocab))
+	return c.sequenceBytes(tokens) + int64(pagesFor(tokens))*c.pageBytes() + c.passBytes(stateSize(tokens))
 }
+
+// sequenceBytes returns what a sequence takes beside its pages.
+func (c *Config) sequenceBytes(tokens int) int64 { return 8*int64(tokens) + 4*int64(pagesFor(tokens)) }
 
 // Footprint is the memory that a model needs, in bytes.
 type Footprint struct {
 	Weights int64 // once a model
-	State   int64 // once a sequence
+	State   int64 // once a State
+	Batcher int64 // once a Batcher, beside its pages
+	Page    int64 // once for each PageTokens tokens of a text in a Batcher
+	Logits  int64 // those of one position
 }
 
 // Estimate returns what the model in a folder will take, with a sequence of so many
@@ -214,7 +129,10 @@ func Estimate(fsys fs.FS, tokens int) (Footprint, error) {
 	if err != nil {
 		return Footprint{}, fmt.Errorf("lm: %w", err)
 	}
-	f := Footprint{State: c.stateBytes(tokens)}
+	f := Footprint{
+		State: c.stateBytes(tokens), Page: c.pageBytes(), Logits: 4 * int64(c.Vocab),
+		Batcher: c.passBytes(BatchOptions{}.size(&c)),
+	}
 	for _, file := range files {
 		f.Weights += file.Size
 	}

@@ -152,26 +152,6 @@ func f32Store(t *testing.T, vectors map[string][]float32) *weights.Store {
 	return s
 }
 
-func TestKVCache(t *testing.T) {
-	t.Parallel()
-	c := NewKVCache(2, 2, 4, 1)
-	c.Put(1, 1, []float32{1, 2, 3, 4}, []float32{5, 6, 7, 8})
-	c.Put(1, 3, []float32{9, 10}, []float32{11, 12})
-	k, v := c.Layer(1)
-	if want := []float32{0, 1, 3, 9, 0, 2, 4, 10}; !slices.Equal(k, want) {
-		t.Errorf("keys %v, want %v", k, want)
-	}
-	if want := []float32{0, 5, 7, 11, 0, 6, 8, 12}; !slices.Equal(v, want) {
-		t.Errorf("values %v, want %v", v, want)
-	}
-	if k, _ := c.Layer(0); !slices.Equal(k, make([]float32, 8)) {
-		t.Errorf("keys of the other layer %v", k)
-	}
-	if c.Capacity() != 4 || c.Bytes() != 4*32 {
-		t.Errorf("capacity %d of %d bytes, want 4 of 128", c.Capacity(), c.Bytes())
-	}
-}
-
 // TestRopeFrequencies checks what the formulas of the scalings say at their ends;
 // the values between are compared with the reference by the goldens of package lm.
 func TestRopeFrequencies(t *testing.T) {

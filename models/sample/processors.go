@@ -65,6 +65,81 @@ func (c *candidates) reset(logits []float32, temperature float32) {
 	}
 }
 
+// resetTop takes the k most probable of all tokens that are not forbidden, in order.
+// Few tokens get into the heap of those found so far, of which the last is the first to
+// go, so that a pass over the vocabulary is little more than one comparison a token.
+func (c *candidates) resetTop(logits []float32, temperature float32, k int) {
+	c.list, c.sorted = c.list[:0], 0
+	floor := float32(-math.MaxFloat32) // no token with a smaller logit gets in
+	for id, l := range logits {
+		if l < floor || l == floor && len(c.list) == k {
+			continue
+		}
+		// Until weigh, the weight is the logit before the division.
+		x := candidate{float64(l), max(-math.MaxFloat32, min(l/temperature, math.MaxFloat32)), int32(id)}
+		switch {
+		case len(c.list) < k:
+			c.list = append(c.list, x)
+			c.up(len(c.list) - 1)
+		case x.before(c.list[0]):
+			c.list[0] = x
+			c.down()
+		}
+		if len(c.list) == k {
+			floor = float32(c.list[0].weight)
+		}
+	}
+	c.sortFirst(len(c.list))
+}
+
+// up moves a new candidate to where it belongs in the heap.
+func (c *candidates) up(i int) {
+	for i > 0 {
+		parent := (i - 1) / 2
+		if !c.list[parent].before(c.list[i]) {
+			return
+		}
+		c.list[i], c.list[parent] = c.list[parent], c.list[i]
+		i = parent
+	}
+}
+
+// down moves the first candidate to where it belongs in the heap.
+func (c *candidates) down() {
+	for i := 0; ; {
+		last := i
+		for _, child := range [...]int{2*i + 1, 2*i + 2} {
+			if child < len(c.list) && c.list[last].before(c.list[child]) {
+				last = child
+			}
+		}
+		if last == i {
+			return
+		}
+		c.list[i], c.list[last] = c.list[last], c.list[i]
+		i = last
+	}
+}
+
+// atLeast drops those whose logit is further below the largest than the logarithm of
+// minP, and a little more: those that minP drops without their weights.
+func (c *candidates) atLeast(p float64) {
+	largest := float32(math.Inf(-1))
+	for i := range c.list {
+		largest = max(largest, c.list[i].logit)
+	}
+	lowest := float64(largest) + math.Log(p) - 1e-6
+	n := 0
+	for _, x := range c.list {
+		if float64(x.logit) >= lowest {
+			c.list[n] = x
+			n++
+		}
+	}
+	c.list = c.list[:n]
+	c.sorted = min(c.sorted, n)
+}
+
 // weigh computes the weights and their sum.
 func (c *candidates) weigh() {
 	largest := float32(math.Inf(-1))
@@ -91,28 +166,61 @@ func (c *candidates) sum() {
 	}
 }
 
-// topK keeps the k most probable. It needs no weights: they are computed for
-// what it leaves.
-func (c *candidates) topK(k int) {
-	if k < len(c.list) {
-		c.sortFirst(k)
-		c.list = c.list[:k]
-	}
-}
-
 // topP keeps the most probable until their mass reaches p.
 func (c *candidates) topP(p float64) {
+	front := *c
+	if c.sorted < len(c.list) {
+		c.sorted = 0
+		front.list, front.sorted = c.list[:c.narrow(p)], 0
+	}
 	mass := 0.0
-	for i := range c.list {
-		if i == c.sorted {
-			c.sortFirst(max(64, 4*i))
+	for i := range front.list {
+		if i == front.sorted {
+			front.sortFirst(max(64, 4*i))
 		}
-		mass += c.list[i].weight
-		if mass >= p*c.total {
+		if mass += front.list[i].weight; mass >= p*c.total {
+			c.sorted = front.sorted
 			c.keep(i + 1)
 			return
 		}
 	}
+}
+
+// The steps by which narrow tells logits apart.
+const (
+	steps     = 512
+	stepsUnit = 16 // steps per unit of the logit
+)
+
+// narrow moves to the front the candidates that topP may keep, found by the mass of
+// steps of logits without sorting, and returns their number. All of them are before all
+// others.
+func (c *candidates) narrow(p float64) int {
+	largest := float32(math.Inf(-1))
+	for i := range c.list {
+		largest = max(largest, c.list[i].logit)
+	}
+	var mass [steps]float64
+	for i := range c.list {
+		mass[stepOf(largest, c.list[i].logit)] += c.list[i].weight
+	}
+	last, sum := 0, mass[0]
+	for last < steps-1 && sum < p*c.total*(1+1e-9) { // sums in another order differ in their last bits
+		last++
+		sum += mass[last]
+	}
+	n := 0
+	for i := range c.list {
+		if stepOf(largest, c.list[i].logit) <= last {
+			c.list[n], c.list[i] = c.list[i], c.list[n]
+			n++
+		}
+	}
+	return n
+}
+
+func stepOf(largest, logit float32) int {
+	return int(min(stepsUnit*(largest-logit), steps-1))
 }
 
 // minP keeps those at least p times as probable as the most probable.

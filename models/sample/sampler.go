@@ -1,8 +1,8 @@
 // Package sample chooses tokens from a language model's logits.
 //
 // A Sampler applies, in this order and as Hugging Face's transformers does:
-// repetition penalty, no-repeat n-grams, presence and frequency penalties,
-// logit bias, temperature, top-k, top-p, min-p, typical-p, and then draws from
+// a constraint, repetition penalty, no-repeat n-grams, presence and frequency
+// penalties, logit bias, temperature, top-k, top-p, min-p, typical-p, and then draws from
 // what is left. The same logits, parameters and seed give the same tokens on
 // every machine: the arithmetic is float64 in a fixed order with an
 // exponential of its own (see exp), the generator is PCG, and ties go to the
@@ -34,6 +34,8 @@ type Sampler struct {
 	params Params
 	bias   []bias
 	source *rand.PCG
+
+	constraint Constraint // or nil
 
 	logits []float32  // of this step, after the penalties
 	kept   candidates // that this step may choose
@@ -93,19 +95,24 @@ func (s *Sampler) Prompt(ids []int) {
 }
 
 // Resume records tokens that an earlier Sampler with the same parameters
-// generated, so that this one continues as that one would have.
-func (s *Sampler) Resume(generated []int) {
+// generated, so that this one continues as that one would have. An error says that the
+// constraint does not allow them.
+func (s *Sampler) Resume(generated []int) error {
 	for _, id := range generated {
-		s.accept(id)
+		if err := s.accept(id); err != nil {
+			return err
+		}
 		if s.params.Temperature > 0 {
 			s.uniform()
 		}
 	}
+	return nil
 }
 
 // Next chooses the next token and records it as generated. logits holds one
 // number per token and is not changed; -Inf forbids a token. NaN and +Inf are
-// ErrLogits; ErrNoToken says that no token is left.
+// ErrLogits; ErrNoToken says that no token is left. An error of the constraint is
+// returned as it is.
 func (s *Sampler) Next(logits []float32) (int, error) {
 	if len(logits) != len(s.logits) {
 		return 0, fmt.Errorf("sample: %d logits for a vocabulary of %d", len(logits), len(s.logits))
@@ -114,30 +121,37 @@ func (s *Sampler) Next(logits []float32) (int, error) {
 		return 0, err
 	}
 	copy(s.logits, logits)
+	if s.constraint != nil {
+		if allowed := s.constraint.Allowed(); allowed != nil {
+			forbid(s.logits, allowed)
+		}
+	}
 	s.penalize()
 	if s.params.Temperature == 0 {
 		id := argmax(s.logits)
 		if math.IsInf(float64(s.logits[id]), -1) {
 			return 0, ErrNoToken
 		}
-		s.accept(id)
-		return id, nil
+		return id, s.accept(id)
 	}
 	s.filter()
 	if len(s.kept.list) == 0 {
 		return 0, ErrNoToken
 	}
 	id := s.kept.draw(s.uniform())
-	s.accept(id)
-	return id, nil
+	return id, s.accept(id)
 }
 
 // filter leaves in s.kept the tokens that may be chosen.
 func (s *Sampler) filter() {
 	p := &s.params
-	s.kept.reset(s.logits, float32(p.Temperature))
 	if p.TopK > 0 {
-		s.kept.topK(p.TopK)
+		s.kept.resetTop(s.logits, float32(p.Temperature), p.TopK)
+	} else {
+		s.kept.reset(s.logits, float32(p.Temperature))
+	}
+	if p.MinP > 0 && p.TopP >= 1 {
+		s.kept.atLeast(p.MinP)
 	}
 	s.kept.weigh()
 	if p.TopP < 1 {
@@ -174,12 +188,16 @@ func (s *Sampler) penalize() {
 }
 
 // accept records a generated token.
-func (s *Sampler) accept(id int) {
+func (s *Sampler) accept(id int) error {
 	s.remember(id)
 	if s.counts != nil && id >= 0 && id < len(s.counts) {
 		s.counts[id]++
 		s.written.add(id)
 	}
+	if s.constraint == nil {
+		return nil
+	}
+	return s.constraint.Accept(id)
 }
 
 // remember records a token of the prompt or of the text. Ids outside the
@@ -213,7 +231,7 @@ func (s *idSet) add(id int) {
 // check refuses logits that no model in order yields.
 func check(logits []float32) error {
 	for id, l := range logits {
-		if l != l || l > math.MaxFloat32 {
+		if !(l <= math.MaxFloat32) { // NaN is not, too
 			return fmt.Errorf("%w: that of token %d is %v", ErrLogits, id, l)
 		}
 	}

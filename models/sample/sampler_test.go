@@ -167,7 +167,9 @@ func TestResumeContinues(t *testing.T) {
 	}
 	rest := mustNew(t, p, 20)
 	rest.Prompt(prompt)
-	rest.Resume(ids[:12])
+	if err := rest.Resume(ids[:12]); err != nil {
+		t.Fatal(err)
+	}
 	for i := 12; i < 30; i++ {
 		id, err := rest.Next(randomLogits(uint64(i), 20))
 		if err != nil {
@@ -183,7 +185,9 @@ func TestPenalties(t *testing.T) {
 	t.Parallel()
 	s := mustNew(t, Params{PresencePenalty: 0.5, FrequencyPenalty: 0.25}, 3)
 	s.Prompt([]int{2}) // the prompt does not count
-	s.Resume([]int{0, 0, 1})
+	if err := s.Resume([]int{0, 0, 1}); err != nil {
+		t.Fatal(err)
+	}
 	copy(s.logits, []float32{1, 1, 1})
 	s.penalize()
 	if want := []float32{0, 0.25, 1}; !slices.Equal(s.logits, want) {
@@ -239,17 +243,33 @@ func TestFiltersEqualFullSort(t *testing.T) {
 		})
 		k := 1 + int(seed*13)%n
 		var c candidates
-		c.reset(logits, 1)
+		c.resetTop(logits, 1, k)
 		c.weigh()
-		c.topK(k)
 		if !slices.Equal(c.list, all.list[:k]) {
 			t.Fatalf("seed %d: top-k %d differs from a full sort", seed, k)
 		}
 		c.reset(logits, 1)
 		c.weigh()
-		c.topP(0.97)
-		if !slices.Equal(c.list, all.list[:len(c.list)]) {
-			t.Fatalf("seed %d: top-p differs from a full sort", seed)
+		p := 0.5 + float64(seed)/100
+		c.topP(p)
+		mass, keep := 0.0, 0
+		for keep < n && mass < p*all.total {
+			mass += all.list[keep].weight
+			keep++
+		}
+		if !slices.Equal(c.list, all.list[:keep]) {
+			t.Fatalf("seed %d: top-p %v keeps %d, a full sort %d", seed, p, len(c.list), keep)
+		}
+		c.reset(logits, 1)
+		c.weigh()
+		c.minP(0.1)
+		var early candidates
+		early.reset(logits, 1)
+		early.atLeast(0.1)
+		early.weigh()
+		early.minP(0.1)
+		if !slices.Equal(c.list, early.list) {
+			t.Fatalf("seed %d: min-p keeps %d of those with weights, %d of all", seed, len(early.list), len(c.list))
 		}
 	}
 }
@@ -312,6 +332,53 @@ func TestNextAllocatesNothing(t *testing.T) {
 	}
 }
 
+// among allows a fixed set of tokens, and records what is chosen.
+type among struct {
+	allowed []uint64
+	chosen  []int
+}
+
+func (a *among) Allowed() []uint64 { return a.allowed }
+func (a *among) Ended() bool       { return len(a.chosen) == 3 }
+func (a *among) Accept(id int) error {
+	if a.allowed[id/64]>>(id%64)&1 == 0 {
+		return errors.New("refused")
+	}
+	a.chosen = append(a.chosen, id)
+	return nil
+}
+
+func TestConstraint(t *testing.T) {
+	t.Parallel()
+	for name, p := range map[string]Params{"greedy": {}, "sampled": Default(), "filtered": {Temperature: 1, TopK: 3, TopP: 0.5, RepetitionPenalty: 1.2}} {
+		s := mustNew(t, p, 200)
+		c := &among{allowed: []uint64{0, 0xF << 60, 1}} // 124 to 128
+		s.Constrain(c)
+		logits := randomLogits(3, 200)
+		before := slices.Clone(logits)
+		for !s.Ended() {
+			if _, err := s.Next(logits); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, id := range c.chosen {
+			if id < 124 || id > 128 {
+				t.Errorf("%s: token %d is chosen", name, id)
+			}
+		}
+		if !slices.Equal(logits, before) {
+			t.Errorf("%s: the logits are changed", name)
+		}
+		if err := s.Resume([]int{1}); err == nil {
+			t.Errorf("%s: a forbidden token is resumed", name)
+		}
+		c.allowed = []uint64{0}
+		if _, err := s.Next(logits); !errors.Is(err, ErrNoToken) {
+			t.Errorf("%s: without a token: %v", name, err)
+		}
+	}
+}
+
 func BenchmarkNext(b *testing.B) {
 	for _, vocab := range []int{4096, 131072} {
 		for _, c := range []struct {
@@ -321,6 +388,8 @@ func BenchmarkNext(b *testing.B) {
 			{"greedy", func(p *Params) { p.Temperature = 0 }},
 			{"plain", func(*Params) {}},
 			{"top_k", func(p *Params) { p.TopK = 40 }},
+			{"usual", func(p *Params) { p.Temperature, p.TopK, p.TopP, p.RepetitionPenalty = 0.8, 40, 0.95, 1.1 }},
+			{"min_p", func(p *Params) { p.MinP = 0.05 }},
 			{"top_p", func(p *Params) { p.TopP = 0.95 }},
 		} {
 			b.Run(fmt.Sprintf("%s/%d", c.name, vocab), func(b *testing.B) {

@@ -42,7 +42,7 @@ func (e *Exec) Attention(a Attention) {
 			tokens, a.Heads, a.HeadDim, a.Start, len(a.K), len(a.V), a.KVHeads, a.Capacity, a.HeadDim))
 	}
 	t := &e.attention
-	t.Attention, t.tokens = a, tokens
+	t.Attention, t.level, t.tokens = a, e.features.level, tokens
 	blocks := (tokens + blockQueries - 1) / blockQueries
 	seen := a.Start + tokens
 	if a.Window > 0 {
@@ -59,6 +59,7 @@ func (e *Exec) Attention(a Attention) {
 
 type attentionTask struct {
 	Attention
+	level  Level
 	tokens int
 }
 
@@ -107,17 +108,17 @@ func (t *attentionTask) query(out, q []float32, head keyed, position int) {
 	for s := first; s <= position; s += blockKeys {
 		n := min(blockKeys, position+1-s)
 		scores := scratch[:n]
-		multiply(scores, q, Matrix{DType: F32, Rows: n, Cols: d, f32: head.keys[s*d:][:n*d]}, shape{1, n, d})
+		multiply(t.level, scores, q, Matrix{DType: F32, Rows: n, Cols: d, f32: head.keys[s*d:][:n*d]}, shape{1, n, d})
 		for i := range scores {
 			scores[i] *= t.Scale
 		}
 		if t.Cap > 0 {
-			softCap(scores, t.Cap)
+			softCap(t.level, scores, t.Cap)
 		}
 		if head.bias != nil {
-			add(scores, head.bias[s:])
+			axpy(t.level, scores, head.bias[s:][:n], 1)
 		}
-		if m := maximum(scores); m > top {
+		if m := maximum(t.level, scores); m > top {
 			shrink := exp(top - m)
 			total *= shrink
 			for i := range acc {
@@ -125,8 +126,8 @@ func (t *attentionTask) query(out, q []float32, head keyed, position int) {
 			}
 			top = m
 		}
-		total += expAll(scores, top)
-		addWeighted(acc, scores, head.values[s*d:])
+		total += expSum(t.level, scores, top)
+		addWeighted(t.level, acc, scores, head.values[s*d:])
 	}
 	for i, v := range acc {
 		out[i] = v / total

@@ -10,4 +10,6 @@
 // head dimension, S cached positions. A shape that does not fit is a programmer's
 // error and panics with both shapes; whatever comes from a file is checked by
 // package weights before it gets here.
+//
+//go:generate go run ./gen
 package tensor

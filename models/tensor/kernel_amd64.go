@@ -2,38 +2,12 @@
 
 package tensor
 
-import (
-	"unsafe"
-
-	"golang.org/x/sys/cpu"
-)
+import "unsafe"
 
 // The assembly keeps a vector of sums for each output, the sum of lane j taken over
 // every k ≡ j in ascending order by fused multiplication and addition; lanes are
 // added up in a fixed tree, and the columns beyond a multiple of 16 after that. This
 // holds for every shape of tile, so that the bits do not depend on the shape.
-
-// level is a set of instructions that kernels exist for.
-type level uint8
-
-const (
-	generic level = iota
-	avx2          // with FMA and F16C
-	avx512        // F and VL
-)
-
-// active is what the processor can do. Only tests change it.
-var active = detect()
-
-func detect() level {
-	switch {
-	case cpu.X86.HasAVX512F && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512DQ:
-		return avx512
-	case cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasF16C:
-		return avx2
-	}
-	return generic
-}
 
 const (
 	quad        = 4  // weight rows in a tile
@@ -101,8 +75,8 @@ func addWeightedAVX512(y, p, x *float32, columns, rows, stride int)
 func addWeightedAVX2(y, p, x *float32, columns, rows, stride int)
 
 // dots runs the kernel for one token.
-func (t *tile) dots(d DType) {
-	if active == avx512 {
+func (t *tile) dots(l Level, d DType) {
+	if l == AVX512 {
 		switch d {
 		case F32:
 			dots1x4AVX512F32(t)
@@ -124,8 +98,8 @@ func (t *tile) dots(d DType) {
 }
 
 // manyDots runs the kernel for several tokens.
-func (t *tile) manyDots(d DType) {
-	if active == avx512 {
+func (t *tile) manyDots(l Level, d DType) {
+	if l == AVX512 {
 		switch d {
 		case F32:
 			dots4x4AVX512F32(t)
@@ -147,8 +121,8 @@ func (t *tile) manyDots(d DType) {
 }
 
 // multiply computes y[t][r] = Σ_k x[t][k]·w[r][k].
-func multiply(y, x []float32, w Matrix, s shape) {
-	if active == generic {
+func multiply(l Level, y, x []float32, w Matrix, s shape) {
+	if l == Generic {
 		multiplyGeneric(y, x, w, s)
 		return
 	}
@@ -161,7 +135,7 @@ func multiply(y, x []float32, w Matrix, s shape) {
 	n := w.Cols &^ (columnStep - 1)
 	for t := 0; t < s.tokens; t += blockTokens {
 		block := shape{tokens: min(blockTokens, s.tokens-t), yStride: s.yStride, xStride: s.xStride}
-		multiplyBlock(y[t*s.yStride:], x[t*s.xStride:], w, block, n)
+		multiplyBlock(l, y[t*s.yStride:], x[t*s.xStride:], w, block, n)
 	}
 	if n < w.Cols {
 		multiplyTail(y, x, w, s, n)
@@ -169,9 +143,9 @@ func multiply(y, x []float32, w Matrix, s shape) {
 }
 
 // multiplyBlock sums over the first n columns.
-func multiplyBlock(y, x []float32, w Matrix, s shape, n int) {
+func multiplyBlock(l Level, y, x []float32, w Matrix, s shape, n int) {
 	step := tokensAVX2
-	if active == avx512 {
+	if l == AVX512 {
 		step = tokensWide
 	}
 	size := w.DType.Size()
@@ -183,11 +157,11 @@ func multiplyBlock(y, x []float32, w Matrix, s shape, n int) {
 		i := 0
 		for ; i+step <= s.tokens; i += step {
 			t.y, t.x = &y[i*s.yStride+r], &x[i*s.xStride]
-			t.manyDots(w.DType)
+			t.manyDots(l, w.DType)
 		}
 		for ; i < s.tokens; i++ {
 			t.y, t.x = &y[i*s.yStride+r], &x[i*s.xStride]
-			t.dots(w.DType)
+			t.dots(l, w.DType)
 		}
 	}
 	// The rows that make no tile: each is taken four times, and one sum kept.
@@ -196,7 +170,7 @@ func multiplyBlock(y, x []float32, w Matrix, s shape, n int) {
 		t.w = w.row(r)
 		for i := range s.tokens {
 			t.y, t.x = &sums[0], &x[i*s.xStride]
-			t.dots(w.DType)
+			t.dots(l, w.DType)
 			y[i*s.yStride+r] = sums[0]
 		}
 	}
@@ -231,15 +205,15 @@ func (m *Matrix) row(r int) unsafe.Pointer {
 }
 
 // addWeighted adds to y the rows of x, each as long as y, weighted by p.
-func addWeighted(y, p, x []float32) {
+func addWeighted(l Level, y, p, x []float32) {
 	columns := len(y) &^ (columnStep - 1)
-	if active == generic || columns == 0 || len(p) == 0 {
+	if l == Generic || columns == 0 || len(p) == 0 {
 		addWeightedGeneric(y, p, x)
 		return
 	}
 	d := len(y)
 	_ = x[len(p)*d-1]
-	if active == avx512 {
+	if l == AVX512 {
 		addWeightedAVX512(&y[0], &p[0], &x[0], columns, len(p), 4*d)
 	} else {
 		addWeightedAVX2(&y[0], &p[0], &x[0], columns, len(p), 4*d)

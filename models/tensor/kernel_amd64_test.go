@@ -8,22 +8,17 @@ import (
 	"testing"
 )
 
-func (l level) String() string { return [...]string{"generic", "AVX2", "AVX-512"}[l] }
-
-// eachLevel runs f with every implementation that this processor has. It must not
-// run beside other tests.
-func eachLevel(f func(l level)) {
-	best := active
-	defer func() { active = best }()
-	for active = generic; active <= best; active++ {
-		f(active)
+// eachLevel runs f with every level that this machine has.
+func eachLevel(f func(l Level)) {
+	for l := Generic; l <= BestLevel(); l++ {
+		f(l)
 	}
 }
 
 // TestKernels compares the assembly with its Go twin over odd sizes and misaligned
 // starts, and the shapes of call with one another bit for bit.
 func TestKernels(t *testing.T) {
-	eachLevel(func(l level) {
+	eachLevel(func(l Level) {
 		for _, d := range []DType{F32, F16, BF16} {
 			for cols := 1; cols <= 67; cols++ {
 				rows, tokens := 1+cols%11, 1+cols%9
@@ -36,7 +31,7 @@ func TestKernels(t *testing.T) {
 
 				want, got := make([]float32, tokens*rows), make([]float32, tokens*rows)
 				multiplyGeneric(want, x, w, z)
-				multiply(got, x, w, z)
+				multiply(l, got, x, w, z)
 				for i := range got {
 					var size float64 // of the terms
 					for k := range cols {
@@ -49,7 +44,7 @@ func TestKernels(t *testing.T) {
 				alone := make([]float32, len(got))
 				for i := range tokens {
 					z.tokens = 1
-					multiply(alone[i*rows:], x[i*cols:], w, z)
+					multiply(l, alone[i*rows:], x[i*cols:], w, z)
 				}
 				same(t, name+" token by token", alone, got)
 			}
@@ -62,7 +57,7 @@ func TestKernels(t *testing.T) {
 func TestKernelsOnStrangeValues(t *testing.T) {
 	inf, nan := float32(math.Inf(1)), float32(math.NaN())
 	const tiny = 0x1p-24 // the smallest half
-	eachLevel(func(l level) {
+	eachLevel(func(l Level) {
 		for _, d := range []DType{F32, F16, BF16} {
 			for at := range 35 {
 				const rows, cols, tokens = 5, 35, 5
@@ -82,7 +77,7 @@ func TestKernelsOnStrangeValues(t *testing.T) {
 					x[i*cols+at] = 0x1p-120
 				}
 				y := make([]float32, tokens*rows)
-				multiply(y, x, NewMatrix(d, rows, cols, data), shape{tokens: tokens, yStride: rows, xStride: cols})
+				multiply(l, y, x, NewMatrix(d, rows, cols, data), shape{tokens: tokens, yStride: rows, xStride: cols})
 				for i := range tokens {
 					r := y[i*rows:][:rows]
 					if r[0] == r[0] || r[1] != inf || r[2] != -inf || r[3] != tiny*0x1p-120 || r[4] != 0 {
@@ -95,12 +90,12 @@ func TestKernelsOnStrangeValues(t *testing.T) {
 }
 
 func TestAddWeightedKernels(t *testing.T) {
-	eachLevel(func(l level) {
+	eachLevel(func(l Level) {
 		for d := 1; d <= 150; d++ {
 			rows := d % 10
 			p, x := normal(1, rows+1)[1:], normal(2, rows*d+1)[1:]
 			got, want := normal(3, d), normal(3, d)
-			addWeighted(got, p, x)
+			addWeighted(l, got, p, x)
 			addWeightedGeneric(want, p, x)
 			for i := range want {
 				if diff := math.Abs(float64(got[i]) - float64(want[i])); !(diff <= 3e-6) {
@@ -113,7 +108,7 @@ func TestAddWeightedKernels(t *testing.T) {
 
 // BenchmarkKernels compares the implementations on one thread.
 func BenchmarkKernels(b *testing.B) {
-	eachLevel(func(l level) {
+	eachLevel(func(l Level) {
 		for _, tokens := range []int{1, 64} {
 			for _, d := range []DType{F32, F16, BF16} {
 				b.Run(fmt.Sprintf("%v/%dx736x320/%v", l, tokens, d), func(b *testing.B) {
@@ -121,7 +116,7 @@ func BenchmarkKernels(b *testing.B) {
 					w, _ := randomMatrix(1, d, rows, cols)
 					x, y := normal(2, tokens*cols), make([]float32, tokens*rows)
 					for b.Loop() {
-						multiply(y, x, w, shape{tokens: tokens, yStride: rows, xStride: cols})
+						multiply(l, y, x, w, shape{tokens: tokens, yStride: rows, xStride: cols})
 					}
 					flops := 2 * float64(tokens) * rows * cols * float64(b.N)
 					b.ReportMetric(flops/b.Elapsed().Seconds()/1e9, "GFLOP/s")
@@ -131,7 +126,7 @@ func BenchmarkKernels(b *testing.B) {
 		b.Run(fmt.Sprintf("%v/addWeighted 64x64", l), func(b *testing.B) {
 			y, p, x := normal(1, 64), normal(2, 64), normal(3, 64*64)
 			for b.Loop() {
-				addWeighted(y, p, x)
+				addWeighted(l, y, p, x)
 			}
 		})
 	})

@@ -2,6 +2,6 @@
 
 package tensor
 
-func multiply(y, x []float32, w Matrix, s shape) { multiplyGeneric(y, x, w, s) }
+func multiply(_ Level, y, x []float32, w Matrix, s shape) { multiplyGeneric(y, x, w, s) }
 
-func addWeighted(y, p, x []float32) { addWeightedGeneric(y, p, x) }
+func addWeighted(_ Level, y, p, x []float32) { addWeightedGeneric(y, p, x) }

@@ -10,8 +10,9 @@ import (
 // concurrent callers: each works on its own task, and idle goroutines join whichever
 // tasks have parts left. The nil pool runs everything on the caller.
 type Pool struct {
-	threads int
-	workers sync.WaitGroup
+	threads  int
+	features features
+	workers  sync.WaitGroup
 
 	mu     sync.Mutex
 	wake   sync.Cond    // a job was added, or closed
@@ -44,15 +45,33 @@ type job struct {
 
 type panicked struct{ value any }
 
-// NewPool starts a pool that computes on threads threads, of which the caller of an
-// operation is one. 0 means as many as Go may run at once.
-func NewPool(threads int) *Pool {
-	if threads <= 0 {
-		threads = runtime.GOMAXPROCS(0)
+// Config says what a pool computes with.
+type Config struct {
+	// Threads is how many threads an operation may use, of which its caller is one. 0
+	// means as many as Go may run at once.
+	Threads int
+
+	// Level bounds the instructions that are used. 0, or more than the machine has,
+	// means all that it has.
+	Level Level
+
+	// Exact keeps the activations of products with BF16 weights in float32. Otherwise
+	// they are rounded to BF16 where the machine multiplies BF16, which is twice as
+	// fast and as exact as the weights are.
+	Exact bool
+}
+
+// NewPool starts a pool.
+func NewPool(c Config) *Pool {
+	if c.Threads <= 0 {
+		c.Threads = runtime.GOMAXPROCS(0)
 	}
-	p := &Pool{threads: threads}
+	p := &Pool{threads: c.Threads, features: detect().limit(c.Level)}
+	if c.Exact {
+		p.features.bf16, p.features.tiles = false, false
+	}
 	p.wake.L = &p.mu
-	for range threads - 1 {
+	for range c.Threads - 1 {
 		p.workers.Go(p.work)
 	}
 	return p
@@ -64,6 +83,17 @@ func (p *Pool) Threads() int {
 		return 1
 	}
 	return p.threads
+}
+
+// Level returns the instructions that operations use.
+func (p *Pool) Level() Level { return p.uses().best() }
+
+// uses returns what kernels may use.
+func (p *Pool) uses() features {
+	if p == nil {
+		return detect()
+	}
+	return p.features
 }
 
 // Close ends the pool's goroutines and waits for them. Operations that follow run
@@ -200,16 +230,27 @@ func (j *job) work() {
 // Exec runs operations on a pool for one caller at a time and keeps what they
 // reuse, so that an operation allocates nothing.
 type Exec struct {
-	pool      *Pool
-	job       job
-	product   productTask
-	rows      rowTask
-	attention attentionTask
+	pool       *Pool
+	features   features
+	job        job
+	kernels    kernelSet
+	prepare    prepareTask
+	product    productTask
+	rows       rowTask
+	attention  attentionTask
+	store      storeTask
+	attend     attendTask
+	groups     groupTask
+	contiguous contiguous
+	conv       convTask
+	resize     resizeTask
 }
 
-// NewExec returns an Exec over pool, which may be nil.
+// NewExec returns an Exec over pool. Without a pool it computes on its caller alone, at
+// the best level of the machine.
 func NewExec(pool *Pool) *Exec {
-	return &Exec{pool: pool, job: job{idle: make(chan struct{}, 1)}}
+	f := pool.uses()
+	return &Exec{pool: pool, features: f, kernels: newKernelSet(f), job: job{idle: make(chan struct{}, 1)}}
 }
 
 func (e *Exec) run(t task, parts int) { e.pool.run(&e.job, t, parts) }

@@ -66,7 +66,7 @@ func TestPoolPanicReachesTheCaller(t *testing.T) {
 
 func TestPoolAfterClose(t *testing.T) {
 	t.Parallel()
-	p := NewPool(2)
+	p := NewPool(Config{Threads: 2})
 	p.Close()
 	task := countTask{make([]atomic.Int32, 5)}
 	NewExec(p).run(&task, 5)
@@ -77,7 +77,7 @@ func TestPoolAfterClose(t *testing.T) {
 	}
 	var none *Pool
 	none.Close()
-	if none.Threads() != 1 || p.Threads() != 2 || NewPool(1).Threads() != 1 {
+	if none.Threads() != 1 || p.Threads() != 2 || NewPool(Config{Threads: 1}).Threads() != 1 {
 		t.Error("wrong number of threads")
 	}
 }

@@ -23,10 +23,9 @@ const maxProducts = 3
 // costs more than it saves.
 const inlineWork = 1 << 16
 
-// MatMuls computes up to three products of the same x in one go, which saves
-// meeting points between threads. All weights have the same Cols.
+// MatMuls computes up to three products of the same x in one go, which prepares x
+// once and saves meeting points between threads. All weights have the same Cols.
 func (e *Exec) MatMuls(x []float32, products ...Product) {
-	p := &e.product
 	if len(products) == 0 || len(products) > maxProducts {
 		panic(fmt.Sprintf("tensor: %d products in one call", len(products)))
 	}
@@ -34,61 +33,232 @@ func (e *Exec) MatMuls(x []float32, products ...Product) {
 	if cols == 0 || len(x)%cols != 0 {
 		panic(fmt.Sprintf("tensor: %d activations do not divide into rows of %d", len(x), cols))
 	}
-	p.x, p.tokens, p.count, p.blocks = x, len(x)/cols, len(products), 0
+	tokens := len(x) / cols
 	work := 0
-	for i, q := range products {
-		if q.W.Cols != cols || len(q.Y) != p.tokens*q.W.Rows || (q.Bias != nil && len(q.Bias) != q.W.Rows) {
+	for i := range products {
+		q := &products[i]
+		if q.W.Cols != cols || len(q.Y) != tokens*q.W.Rows || (q.Bias != nil && len(q.Bias) != q.W.Rows) {
 			panic(fmt.Sprintf("tensor: product of [%d, %d] and [%d, %d]ᵀ into %d floats with %d biases",
-				p.tokens, cols, q.W.Rows, q.W.Cols, len(q.Y), len(q.Bias)))
+				tokens, cols, q.W.Rows, q.W.Cols, len(q.Y), len(q.Bias)))
 		}
-		p.products[i] = q
-		p.blocks += (q.W.Rows + blockRows - 1) / blockRows
-		work += p.tokens * cols * q.W.Rows
+		work += tokens * cols * q.W.Rows
 	}
+	if work == 0 {
+		return
+	}
+	threads := e.pool.Threads()
 	if work < inlineWork {
-		for i := range p.blocks {
-			p.part(i)
-		}
-	} else {
-		e.run(p, p.blocks)
+		threads = 1
+	}
+	e.prepare.begin(x, cols, tokens)
+	t := &e.product
+	t.count, t.parts = len(products), 0
+	for i, q := range products {
+		k := e.kernel(q.W)
+		f := &t.factors[i]
+		*f = factor{Product: q, kernel: k, operand: e.prepare.operand(k.form())}
+		f.divide(tokens, threads)
+		t.parts += f.parts()
+	}
+	e.runOn(threads, &e.prepare, e.prepare.parts())
+	e.runOn(threads, t, t.parts)
+	clear(t.factors[:]) // an idle Exec keeps no weights alive
+}
+
+// runOn runs the task on the caller alone if threads is 1.
+func (e *Exec) runOn(threads int, t task, parts int) {
+	if threads > 1 {
+		e.run(t, parts)
+		return
+	}
+	for i := range parts {
+		t.part(i)
 	}
 }
 
-// productTask is a call of MatMuls. A part is a block of output columns.
+// form is how activations enter a kernel: laid out in strips of a few tokens, and
+// rounded or quantised. Forms are comparable, and the products of a call that have
+// the same form share the prepared activations. A form must not depend on the number
+// of tokens or on their neighbours in any bit of a token's sum.
+type form interface {
+	// height returns the most tokens in a strip.
+	height() int
+	// bytes returns the memory of one prepared token, a multiple of 4.
+	bytes(cols int) int
+	// prepare writes a strip of tokens rows of x into dst of tokens·bytes(cols) bytes.
+	prepare(dst []byte, x []float32, cols, tokens int)
+}
+
+// kernel multiplies weights of one type and layout on one set of instructions.
+// Matrices divide into groups of groupRows rows.
+type kernel interface {
+	// form returns what the kernel takes, or nil for the activations as they are.
+	form() form
+	// width returns the number of groups that go best together with so many tokens.
+	width(tokens int) int
+	// multiply computes the outputs of the piece.
+	multiply(p piece)
+}
+
+// piece is a part of a product: some groups of rows by some strips of tokens.
+type piece struct {
+	*factor
+	groups span
+	strips span
+}
+
+// span is a range lo to hi-1.
+type span struct{ lo, hi int }
+
+// factor is one product of a call, and how it is divided into pieces.
+type factor struct {
+	Product
+	kernel  kernel
+	operand *operand
+
+	groups, perGroups int // groups in all and in a piece
+	strips, perStrips int
+}
+
+// divide chooses the size of pieces: enough of them to keep all threads busy to the
+// end, as many groups as the kernel takes together, and no more tokens than stay in
+// the cache next to the processor. It decides nothing that shows in the result.
+func (f *factor) divide(tokens, threads int) {
+	const (
+		maxTokens = 256 // in a piece
+		perThread = 8   // pieces
+		maxGroups = 24  // in a piece: a multiple of all that kernels take together
+	)
+	f.groups, f.strips = ceilDiv(f.W.Rows, groupRows), f.operand.strips
+	chunks := ceilDiv(tokens, maxTokens)
+	f.perStrips = ceilDiv(f.strips, chunks)
+	chunks = ceilDiv(f.strips, f.perStrips)
+	f.perGroups = f.groups
+	if threads > 1 {
+		f.perGroups = ceilDiv(f.groups*chunks, perThread*threads)
+	}
+	width := f.kernel.width(ceilDiv(tokens, f.strips))
+	switch {
+	case f.perGroups >= maxGroups:
+		f.perGroups = maxGroups
+	case f.perGroups > width:
+		f.perGroups -= f.perGroups % width
+	}
+}
+
+func (f *factor) parts() int { return ceilDiv(f.groups, f.perGroups) * ceilDiv(f.strips, f.perStrips) }
+
+// piece returns part i. Parts that share weights follow one another.
+func (f *factor) piece(i int) piece {
+	chunks := ceilDiv(f.strips, f.perStrips)
+	g, s := i/chunks*f.perGroups, i%chunks*f.perStrips
+	return piece{
+		factor: f,
+		groups: span{g, min(g+f.perGroups, f.groups)},
+		strips: span{s, min(s+f.perStrips, f.strips)},
+	}
+}
+
+// productTask is a call of MatMuls. A part is a piece of one of the products.
 type productTask struct {
-	x        []float32
-	tokens   int
-	count    int
-	blocks   int
-	products [maxProducts]Product
+	count, parts int
+	factors      [maxProducts]factor
 }
 
-// blockRows is the number of weight rows that make one part.
-const blockRows = 32
+func (t *productTask) part(i int) {
+	for n := range t.count {
+		f := &t.factors[n]
+		if parts := f.parts(); i >= parts {
+			i -= parts
+			continue
+		}
+		f.kernel.multiply(f.piece(i))
+		return
+	}
+}
 
-func (p *productTask) part(block int) {
+// operand is activations prepared in one form: strips of tokens, one after another.
+type operand struct {
+	form         form
+	x            []float32 // as they were given
+	cols, tokens int
+	strips       int
+	data         []byte
+}
+
+// strip returns the tokens of strip i and, if the operand has a form, its memory.
+// Strips are as equal as can be, and never higher than the form's height.
+func (o *operand) strip(i int) (tokens span, data []byte) {
+	tokens = span{i * o.tokens / o.strips, (i + 1) * o.tokens / o.strips}
+	if o.form != nil {
+		size := o.form.bytes(o.cols)
+		data = o.data[tokens.lo*size : tokens.hi*size]
+	}
+	return tokens, data
+}
+
+// prepareTask prepares the activations of a call of MatMuls in all forms that it
+// needs. A part is one strip of one operand.
+type prepareTask struct {
+	x            []float32
+	cols, tokens int
+	count        int
+	operands     [maxProducts]operand // memory is kept from call to call
+}
+
+// begin takes new activations and forgets the operands.
+func (p *prepareTask) begin(x []float32, cols, tokens int) {
+	p.x, p.cols, p.tokens, p.count = x, cols, tokens, 0
+}
+
+// unformed is the number of tokens in a strip of activations that are used as they are.
+const unformed = 16
+
+// operand returns the activations in the form, which will be prepared if they are not
+// in the list yet.
+func (p *prepareTask) operand(f form) *operand {
 	for i := range p.count {
-		q := &p.products[i]
-		n := (q.W.Rows + blockRows - 1) / blockRows
-		if block < n {
-			lo := block * blockRows
-			hi := min(lo+blockRows, q.W.Rows)
-			multiply(q.Y[lo:], p.x, q.W.Slice(lo, hi), shape{tokens: p.tokens, yStride: q.W.Rows, xStride: q.W.Cols})
-			if q.Bias != nil {
-				addBias(q, p.tokens, lo, hi)
-			}
-			return
+		if p.operands[i].form == f {
+			return &p.operands[i]
 		}
-		block -= n
+	}
+	o := &p.operands[p.count]
+	p.count++
+	height := unformed
+	if f != nil {
+		height = f.height()
+		if size := p.tokens * f.bytes(p.cols); size > len(o.data) {
+			o.data = alignedBytes(size)
+		}
+	}
+	o.form, o.x, o.cols, o.tokens, o.strips = f, p.x, p.cols, p.tokens, ceilDiv(p.tokens, height)
+	return o
+}
+
+func (p *prepareTask) parts() int {
+	n := 0
+	for i := range p.count {
+		if p.operands[i].form != nil {
+			n += p.operands[i].strips
+		}
+	}
+	return n
+}
+
+func (p *prepareTask) part(i int) {
+	for n := range p.count {
+		o := &p.operands[n]
+		if o.form == nil {
+			continue
+		}
+		if i >= o.strips {
+			i -= o.strips
+			continue
+		}
+		tokens, data := o.strip(i)
+		o.form.prepare(data, o.x[tokens.lo*o.cols:tokens.hi*o.cols], o.cols, tokens.hi-tokens.lo)
+		return
 	}
 }
 
-func addBias(q *Product, tokens, lo, hi int) {
-	bias := q.Bias[lo:hi]
-	for t := range tokens {
-		y := q.Y[t*q.W.Rows+lo:]
-		for i, b := range bias {
-			y[i] += b
-		}
-	}
-}
+func ceilDiv(a, b int) int { return (a + b - 1) / b }

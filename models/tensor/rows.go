@@ -1,13 +1,11 @@
 package tensor
 
-import (
-	"fmt"
-	"math"
-)
+import "fmt"
 
 // rowTask is an operation on independent rows of cols floats.
 type rowTask struct {
 	op      func(t *rowTask, lo, hi int) // on rows lo to hi-1
+	level   Level
 	y, x    []float32
 	a, b    []float32
 	eps     float32
@@ -27,7 +25,8 @@ func (t *rowTask) part(i int) {
 
 // runRows runs the operation in parts of about partFloats elements.
 func (e *Exec) runRows(t rowTask) {
-	const partFloats = 1 << 13
+	const partFloats = 1 << 15
+	t.level = e.features.level
 	t.perPart = max(1, partFloats/max(1, t.cols))
 	e.rows = t
 	e.run(&e.rows, (t.rows+t.perPart-1)/t.perPart)
@@ -40,76 +39,6 @@ func rowsOf(n, cols int, what string) int {
 	return n / cols
 }
 
-// RMSNorm computes y = x / √(mean(x²) + eps) · weight for each row of len(weight)
-// (Zhang and Sennrich 2019). y may be x.
-func (e *Exec) RMSNorm(y, x, weight []float32, eps float32) {
-	rows := rowsOf(len(x), len(weight), "norm")
-	e.runRows(rowTask{op: rmsNorm, y: y[:len(x)], x: x, a: weight, eps: eps, rows: rows, cols: len(weight)})
-}
-
-func rmsNorm(t *rowTask, lo, hi int) {
-	for r := lo; r < hi; r++ {
-		x, y := t.x[r*t.cols:][:t.cols], t.y[r*t.cols:][:t.cols]
-		_, squares := moments(x, 0)
-		scale := float32(1 / math.Sqrt(squares/float64(t.cols)+float64(t.eps)))
-		for i, w := range t.a {
-			y[i] = x[i] * scale * w
-		}
-	}
-}
-
-// LayerNorm computes y = (x - mean) / √(variance + eps) · weight + bias for each
-// row of len(weight) (Ba et al. 2016). bias may be nil; y may be x.
-func (e *Exec) LayerNorm(y, x, weight, bias []float32, eps float32) {
-	rows := rowsOf(len(x), len(weight), "norm")
-	if bias != nil && len(bias) != len(weight) {
-		panic(fmt.Sprintf("tensor: layer norm with %d weights and %d biases", len(weight), len(bias)))
-	}
-	e.runRows(rowTask{op: layerNorm, y: y[:len(x)], x: x, a: weight, b: bias, eps: eps, rows: rows, cols: len(weight), heads: 1})
-}
-
-// HeadLayerNorm is LayerNorm without bias over each head of x [T, heads, D] for
-// itself, with the head's own weights of weight [heads, D]. y may be x.
-func (e *Exec) HeadLayerNorm(y, x, weight []float32, heads int, eps float32) {
-	dim := rowsOf(len(weight), heads, "norm")
-	rowsOf(len(x), len(weight), "norm")
-	e.runRows(rowTask{op: layerNorm, y: y[:len(x)], x: x, a: weight, eps: eps, rows: len(x) / dim, cols: dim, heads: heads})
-}
-
-func layerNorm(t *rowTask, lo, hi int) {
-	n := float64(t.cols)
-	for r := lo; r < hi; r++ {
-		x, y := t.x[r*t.cols:][:t.cols], t.y[r*t.cols:][:t.cols]
-		sum, _ := moments(x, 0)
-		mean := float32(sum / n)
-		_, squares := moments(x, mean)
-		scale := float32(1 / math.Sqrt(squares/n+float64(t.eps)))
-		for i, w := range t.a[r%t.heads*t.cols:][:t.cols] {
-			y[i] = (x[i] - mean) * scale * w
-		}
-		if t.b != nil {
-			add(y, t.b)
-		}
-	}
-}
-
-// moments returns Σ(x-c) and Σ(x-c)².
-func moments(x []float32, c float32) (sum, squares float64) {
-	var s, q [4]float64
-	i := 0
-	for ; i+4 <= len(x); i += 4 {
-		v := x[i : i+4 : i+4]
-		a, b, d, f := float64(v[0]-c), float64(v[1]-c), float64(v[2]-c), float64(v[3]-c)
-		s[0], s[1], s[2], s[3] = s[0]+a, s[1]+b, s[2]+d, s[3]+f
-		q[0], q[1], q[2], q[3] = q[0]+a*a, q[1]+b*b, q[2]+d*d, q[3]+f*f
-	}
-	for ; i < len(x); i++ {
-		a := float64(x[i] - c)
-		s[0], q[0] = s[0]+a, q[0]+a*a
-	}
-	return s[0] + s[1] + (s[2] + s[3]), q[0] + q[1] + (q[2] + q[3])
-}
-
 // Add computes y += x.
 func (e *Exec) Add(y, x []float32) {
 	if len(y) != len(x) {
@@ -118,8 +47,9 @@ func (e *Exec) Add(y, x []float32) {
 	e.runRows(rowTask{op: addRows, y: y, x: x, rows: len(x), cols: 1})
 }
 
-func addRows(t *rowTask, lo, hi int) { add(t.y[lo:hi], t.x[lo:hi]) }
+func addRows(t *rowTask, lo, hi int) { axpy(t.level, t.y[lo:hi], t.x[lo:hi], 1) }
 
+// add computes y += x.
 func add(y, x []float32) {
 	x = x[:len(y)]
 	for i := range y {
@@ -136,33 +66,9 @@ func (e *Exec) Softmax(x []float32, cols int) {
 func softmax(t *rowTask, lo, hi int) {
 	for r := lo; r < hi; r++ {
 		x := t.x[r*t.cols:][:t.cols]
-		top := maximum(x)
-		sum := expAll(x, top)
-		for i := range x {
-			x[i] /= sum
-		}
+		sum := expSum(t.level, x, maximum(t.level, x))
+		scale(t.level, x, x, 1/sum)
 	}
-}
-
-func maximum(x []float32) float32 {
-	top := float32(math.Inf(-1))
-	for _, v := range x {
-		if v > top || v != v {
-			top = v
-		}
-	}
-	return top
-}
-
-// expAll replaces x by exp(x - c) and returns the sum.
-func expAll(x []float32, c float32) float32 {
-	var sum float32
-	for i, v := range x {
-		p := exp(v - c)
-		x[i] = p
-		sum += p
-	}
-	return sum
 }
 
 // RoPE rotates the pairs (i, i+n) of the first 2n components of every head of x
@@ -182,12 +88,7 @@ func rope(t *rowTask, lo, hi int) {
 		cos, sin := t.a[r*n:][:n], t.b[r*n:][:n]
 		for h := range t.heads {
 			head := t.x[r*t.cols+h*t.headDim:]
-			first, second := head[:n], head[n:2*n]
-			for i, a := range first {
-				b := second[i]
-				first[i] = a*cos[i] - b*sin[i]
-				second[i] = b*cos[i] + a*sin[i]
-			}
+			rotate(t.level, head[:n], head[n:2*n], cos, sin)
 		}
 	}
 }
@@ -216,10 +117,7 @@ func (e *Exec) ScatterAdd(y, x []float32, cols int, index []int, weight []float3
 
 func scatterAddRows(t *rowTask, lo, hi int) {
 	for r := lo; r < hi; r++ {
-		y, w := t.y[t.index[r]*t.cols:][:t.cols], t.a[r]
-		for i, v := range t.x[r*t.cols:][:t.cols] {
-			y[i] += w * v
-		}
+		axpy(t.level, t.y[t.index[r]*t.cols:][:t.cols], t.x[r*t.cols:][:t.cols], t.a[r])
 	}
 }
 

@@ -5,6 +5,7 @@ package weights
 import "os"
 
 // mapFile reads the file: this system has no mapping here.
-func mapFile(f *os.File, size int64) ([]byte, func() error, error) {
-	return readFile(f, size)
+func mapFile(f *os.File, size int64) (contents, error) {
+	data, err := readFile(f, size)
+	return contents{data: data}, err
 }

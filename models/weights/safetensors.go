@@ -8,66 +8,60 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/bits"
 	"slices"
 	"strconv"
 
 	"helicon/models/tensor"
 )
 
-// Limits of a header. The first is the reference implementation's.
-const (
-	maxHeader = 100_000_000 // bytes
-	maxDims   = 16
-)
+// maxDims is the number of axes that a tensor of a safetensors file may have.
+const maxDims = 16
 
-// parse returns the tensors of a safetensors file, which share data's memory. An
-// error names the tensor where there is one to name; the caller adds the file.
-func parse(data []byte) (map[string]Tensor, error) {
-	if len(data) < 8 {
-		return nil, fmt.Errorf("%d bytes are too few for a safetensors file: %w", len(data), ErrFormat)
+// parseSafetensors reads the header of a safetensors file. An error names the tensor
+// where there is one to name; the caller adds the file.
+func parseSafetensors(r io.ReaderAt, size int64) ([]Pair, []entry, error) {
+	if size < 8 {
+		return nil, nil, fmt.Errorf("%d bytes are too few for a safetensors file: %w", size, ErrFormat)
 	}
-	size := binary.LittleEndian.Uint64(data)
-	if size > maxHeader || size > uint64(len(data)-8) {
-		return nil, fmt.Errorf("header of %d bytes in a file of %d, limit %d: %w", size, len(data), maxHeader, ErrFormat)
+	var head [8]byte
+	if _, err := r.ReadAt(head[:], 0); err != nil {
+		return nil, nil, err
 	}
-	header, body := data[8:8+size], data[8+size:]
-	entries, err := parseHeader(header)
+	length := binary.LittleEndian.Uint64(head[:])
+	if length > maxHeader || length > uint64(size-8) {
+		return nil, nil, fmt.Errorf("header of %d bytes in a file of %d, limit %d: %w", length, size, maxHeader, ErrFormat)
+	}
+	header := make([]byte, length)
+	if _, err := r.ReadAt(header, 8); err != nil && length > 0 {
+		return nil, nil, err
+	}
+	pairs, entries, err := parseHeader(header)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	tensors := make(map[string]Tensor, len(entries))
-	for _, e := range entries {
-		if e.end > uint64(len(body)) {
-			return nil, fmt.Errorf("tensor %q: ends at byte %d of %d: %w", e.name, e.end, len(body), ErrFormat)
-		}
-		tensors[e.name] = Tensor{Name: e.name, DType: e.dtype, Shape: e.shape, Data: body[e.begin:e.end:e.end]}
-	}
-	return tensors, checkLayout(entries, uint64(len(body)))
+	return pairs, entries, placeEntries(entries, 8+int64(length), size)
 }
 
-// entry is one tensor of a header.
-type entry struct {
-	name       string
-	dtype      tensor.DType
-	shape      []int
-	begin, end uint64 // in the bytes after the header
-}
-
-// checkLayout verifies that the tensors fill the body without overlap or hole.
-func checkLayout(entries []entry, body uint64) error {
+// placeEntries moves the tensors behind the header and checks that they fill the rest
+// of the file without overlap or hole.
+func placeEntries(entries []entry, header, size int64) error {
+	body := size - header
 	slices.SortFunc(entries, func(a, b entry) int {
-		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end))
+		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.Bytes, b.Bytes))
 	})
-	var at uint64
-	for _, e := range entries {
+	at := int64(0)
+	for i := range entries {
+		e := &entries[i]
 		switch {
+		case e.begin > body || e.Bytes > body-e.begin:
+			return fmt.Errorf("tensor %q: ends at byte %d of %d: %w", e.Name, e.begin+e.Bytes, body, ErrFormat)
 		case e.begin < at:
-			return fmt.Errorf("tensor %q: begins at byte %d inside the one before, which ends at %d: %w", e.name, e.begin, at, ErrFormat)
+			return fmt.Errorf("tensor %q: begins at byte %d inside the one before, which ends at %d: %w", e.Name, e.begin, at, ErrFormat)
 		case e.begin > at:
-			return fmt.Errorf("tensor %q: begins at byte %d after a hole from %d: %w", e.name, e.begin, at, ErrFormat)
+			return fmt.Errorf("tensor %q: begins at byte %d after a hole from %d: %w", e.Name, e.begin, at, ErrFormat)
 		}
-		at = e.end
+		at = e.begin + e.Bytes
+		e.begin += header
 	}
 	if at != body {
 		return fmt.Errorf("tensors end at byte %d of %d: %w", at, body, ErrFormat)
@@ -77,24 +71,29 @@ func checkLayout(entries []entry, body uint64) error {
 
 // parseHeader reads the JSON object of a header token by token: the standard
 // decoder would let the last of two equal keys win.
-func parseHeader(header []byte) ([]entry, error) {
+func parseHeader(header []byte) ([]Pair, []entry, error) {
 	if len(header) == 0 || header[0] != '{' {
-		return nil, fmt.Errorf("header does not begin with '{': %w", ErrFormat)
+		return nil, nil, fmt.Errorf("header does not begin with '{': %w", ErrFormat)
 	}
 	r := newReader(header)
+	var pairs []Pair
 	var entries []entry
 	err := r.object(func(name string) error {
 		if name == "__metadata__" {
-			return r.object(func(string) error { _, err := r.text(); return err })
+			return r.object(func(key string) error {
+				value, err := r.text()
+				pairs = append(pairs, Pair{key, value})
+				return err
+			})
 		}
 		e, err := r.entry(name)
 		entries = append(entries, e)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("header: %w", err)
+		return nil, nil, fmt.Errorf("header: %w", err)
 	}
-	return entries, r.end()
+	return pairs, entries, r.end()
 }
 
 // reader takes JSON apart strictly: it knows what must come next.
@@ -197,21 +196,15 @@ func (r reader) integers(limit int) ([]uint64, error) {
 	return list, r.delim(']')
 }
 
-// entry reads {"dtype": …, "shape": […], "data_offsets": [begin, end]}.
+// entry reads {"dtype": …, "shape": […], "data_offsets": [begin, end]}. Its begin is
+// relative to the end of the header.
 func (r reader) entry(name string) (entry, error) {
-	e := entry{name: name}
+	e := entry{Info: Info{Name: name}}
 	var shape, offsets []uint64
 	err := r.object(func(key string) (err error) {
 		switch key {
 		case "dtype":
-			var text string
-			if text, err = r.text(); err != nil {
-				return err
-			}
-			var ok bool
-			if e.dtype, ok = tensor.ParseDType(text); !ok {
-				err = fmt.Errorf("type %q is not supported: %w", text, ErrFormat)
-			}
+			e.Kind, err = r.text()
 		case "shape":
 			shape, err = r.integers(maxDims)
 		case "data_offsets":
@@ -224,31 +217,17 @@ func (r reader) entry(name string) (entry, error) {
 	if err != nil {
 		return e, err
 	}
-	if e.dtype == 0 || shape == nil || len(offsets) != 2 {
+	if e.Kind == "" || shape == nil || len(offsets) != 2 {
 		return e, fmt.Errorf("dtype, shape and two data_offsets must be given: %w", ErrFormat)
 	}
-	e.begin, e.end = offsets[0], offsets[1]
-	size, ok := byteSize(shape, e.dtype)
-	if !ok || e.begin > e.end || e.end-e.begin != size {
-		return e, fmt.Errorf("offsets %v for %v %v: %w", offsets, e.dtype, shape, ErrFormat)
+	var ok bool
+	if e.DType, ok = tensor.ParseDType(e.Kind); !ok || e.DType.Size() == 0 {
+		return e, fmt.Errorf("type %q is not supported: %w", e.Kind, ErrFormat)
 	}
-	e.shape = make([]int, len(shape))
-	for i, n := range shape {
-		e.shape[i] = int(n)
+	size, ok := product(shape, uint64(e.DType.Size()))
+	if !ok || offsets[0] > offsets[1] || offsets[1]-offsets[0] != size {
+		return e, fmt.Errorf("offsets %v for %v %v: %w", offsets, e.DType, shape, ErrFormat)
 	}
+	e.begin, e.Bytes, e.Shape = int64(offsets[0]), int64(size), convert[int](shape)
 	return e, nil
-}
-
-// byteSize returns the bytes of a tensor, and false if they are more than an int holds.
-func byteSize(shape []uint64, d tensor.DType) (uint64, bool) {
-	const limit = 1<<(bits.UintSize-1) - 1
-	size := uint64(d.Size())
-	for _, n := range shape {
-		high, low := bits.Mul64(size, n)
-		if high != 0 || low > limit || n > limit {
-			return 0, false
-		}
-		size = low
-	}
-	return size, true
 }

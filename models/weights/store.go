@@ -1,6 +1,7 @@
 package weights
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -28,14 +29,20 @@ type Tensor struct {
 	Shape []int
 	Data  []byte // little-endian, row-major; read-only, valid until the store is closed
 
-	file string // for errors
+	mapped []byte // Data, if they lie in a mapped file: no other memory may be evicted
 }
 
 // Len returns the number of elements.
-func (t Tensor) Len() int { return len(t.Data) / t.DType.Size() }
+func (t Tensor) Len() int {
+	n := 1
+	for _, d := range t.Shape {
+		n *= d
+	}
+	return n
+}
 
 // Matrix returns a tensor of two axes for use by kernels, sharing its memory. It
-// panics for any other tensor, and for one that does not hold F32, F16 or BF16.
+// panics for any other tensor, and for one of a type that kernels do not compute with.
 func (t Tensor) Matrix() tensor.Matrix {
 	if len(t.Shape) != 2 {
 		panic(fmt.Sprintf("weights: tensor %q of shape %v is no matrix", t.Name, t.Shape))
@@ -43,9 +50,17 @@ func (t Tensor) Matrix() tensor.Matrix {
 	return tensor.NewMatrix(t.DType, t.Shape[0], t.Shape[1], t.Data)
 }
 
-// Float32s returns the elements, converted exactly. They may share the tensor's
-// memory and must not be written. It panics unless the type is F32, F16 or BF16.
-func (t Tensor) Float32s() []float32 { return tensor.Float32s(t.DType, t.Data) }
+// Float32s returns the elements: exactly for F32, F16 and BF16, and as the type defines
+// them for a quantised tensor. They may share the tensor's memory and must not be
+// written. It panics for other types.
+func (t Tensor) Float32s() []float32 {
+	if !t.DType.Quantised() {
+		return tensor.Float32s(t.DType, t.Data)
+	}
+	out := make([]float32, t.Len())
+	tensor.Dequantize(out, t.DType, t.Data)
+	return out
+}
 
 // Ints returns the elements of an I64, I32, U8 or BOOL tensor. It panics for other types.
 func (t Tensor) Ints() []int {
@@ -65,6 +80,15 @@ func (t Tensor) Ints() []int {
 	return out
 }
 
+// Evict gives the memory pages of a tensor in a mapped file back to the system, as
+// after its data have been copied. They are read again when the data are touched. It
+// does nothing for data that are not mapped, and on systems other than Linux.
+func (t Tensor) Evict() {
+	if t.mapped != nil {
+		evict(t.mapped)
+	}
+}
+
 // Store is a set of named tensors, or the part of it under a path. It may be read
 // by any number of goroutines.
 type Store struct {
@@ -74,78 +98,87 @@ type Store struct {
 
 // bundle is the files of a store.
 type bundle struct {
-	origin  string // for errors
-	tensors map[string]Tensor
-	bytes   int64
-	close   []func() error
+	header *Header
+	files  []contents // of header.Files
+	open   bool
 }
 
-// OpenFile opens one safetensors file.
+// OpenFile opens one file by its name, in the format that its ending stands for, or all
+// the files of a split GGUF model, by the name of the first.
 func OpenFile(fsys fs.FS, name string) (*Store, error) {
-	b := &bundle{origin: name, tensors: map[string]Tensor{}}
-	if err := b.add(fsys, name, nil); err != nil {
-		return nil, errors.Join(err, b.release())
+	files, err := filesOf(fsys, name)
+	if err != nil {
+		return nil, err
 	}
-	return &Store{bundle: b}, nil
+	return open(fsys, files)
 }
 
-// Open opens a model's weights: base.safetensors if it exists, else the shards that
-// base.safetensors.index.json lists. The error wraps fs.ErrNotExist if there is neither.
+// Open opens a model's weights, in whatever format they are: see Files. The error wraps
+// fs.ErrNotExist if there are none.
 func Open(fsys fs.FS, base string) (*Store, error) {
 	files, err := Files(fsys, base)
 	if err != nil {
 		return nil, err
 	}
-	b := &bundle{origin: base + ".safetensors", tensors: map[string]Tensor{}}
-	for _, f := range files {
-		if err := b.add(fsys, f.Name, f.Tensors); err != nil {
+	return open(fsys, files)
+}
+
+func open(fsys fs.FS, files []File) (*Store, error) {
+	b := &bundle{header: newHeader(files), open: true}
+	for i := range files {
+		if err := b.add(fsys, i); err != nil {
 			return nil, errors.Join(err, b.release())
 		}
+	}
+	if err := b.header.complete(); err != nil {
+		return nil, errors.Join(err, b.release())
 	}
 	return &Store{bundle: b}, nil
 }
 
-// add opens a file and takes in its tensors, among which those of want must be.
-func (b *bundle) add(fsys fs.FS, name string, want []string) error {
-	data, unmap, err := contents(fsys, name)
+// add opens file i and takes in its tensors.
+func (b *bundle) add(fsys fs.FS, i int) error {
+	file := &b.header.Files[i]
+	c, err := openContents(fsys, file.Name)
 	if err != nil {
 		return fmt.Errorf("weights: %w", err)
 	}
-	b.close = append(b.close, unmap)
-	tensors, err := parse(data)
-	if err != nil {
-		return fmt.Errorf("weights: %s: %w", name, err)
-	}
-	for _, t := range want {
-		if _, ok := tensors[t]; !ok {
-			return fmt.Errorf("weights: %s: tensor %q of the index: %w", name, t, ErrMissing)
-		}
-	}
-	for key, t := range tensors {
-		if other, twice := b.tensors[key]; twice {
-			return fmt.Errorf("weights: %s: tensor %q is in %s too: %w", name, key, other.file, ErrFormat)
-		}
-		t.file = name
-		b.tensors[key] = t
-	}
-	b.bytes += int64(len(data))
-	return nil
+	b.files = append(b.files, c)
+	file.Size = int64(len(c.data))
+	return b.header.add(i, bytes.NewReader(c.data))
 }
 
 func (b *bundle) release() error {
 	var errs []error
-	for _, f := range b.close {
-		errs = append(errs, f())
+	for _, c := range b.files {
+		if c.unmap != nil {
+			errs = append(errs, c.unmap())
+		}
 	}
-	b.close, b.tensors = nil, nil
+	b.files, b.open = nil, false
 	return errors.Join(errs...)
 }
 
 // Close releases the files of the whole store. Its tensors must not be used any more.
 func (s *Store) Close() error { return s.release() }
 
+// Evict is Tensor.Evict for all of the whole store.
+func (s *Store) Evict() {
+	for _, c := range s.files {
+		if c.unmap != nil {
+			evict(c.data)
+		}
+	}
+}
+
+// Header describes the whole store.
+func (s *Store) Header() *Header { return s.header }
+
+// Metadata returns what the first file says beside its tensors.
+func (s *Store) Metadata() Metadata { return s.header.Metadata }
+
 // Bytes returns the size of the files of the whole store.
-func (s *Store) Bytes() int64 { return s.bytes }
+func (s *Store) Bytes() int64 { return s.header.Bytes() }
 
 // Sub returns the part of the store under a path of one or more names.
 func (s *Store) Sub(path string) *Store {
@@ -153,15 +186,12 @@ func (s *Store) Sub(path string) *Store {
 }
 
 // Has reports whether the store has the tensor.
-func (s *Store) Has(name string) bool {
-	_, ok := s.tensors[s.prefix+name]
-	return ok
-}
+func (s *Store) Has(name string) bool { return s.header.Has(s.prefix + name) }
 
 // Names returns the names under the store's path, sorted.
 func (s *Store) Names() []string {
 	var names []string
-	for name := range s.tensors {
+	for name := range s.header.entries {
 		if rest, ok := strings.CutPrefix(name, s.prefix); ok {
 			names = append(names, rest)
 		}
@@ -170,28 +200,43 @@ func (s *Store) Names() []string {
 	return names
 }
 
-// Lookup returns a tensor of any shape and type. The error wraps ErrMissing if
-// there is none of that name.
+// Lookup returns a tensor of any shape. The error wraps ErrMissing if there is none of
+// that name or the store is closed, and ErrShape if its type is one that package tensor
+// does not know.
 func (s *Store) Lookup(name string) (Tensor, error) {
-	t, ok := s.tensors[s.prefix+name]
-	if !ok {
-		return Tensor{}, fmt.Errorf("weights: %s: tensor %q: %w", s.origin, s.prefix+name, ErrMissing)
+	e, ok := s.header.entries[s.prefix+name]
+	if !ok || !s.open {
+		return Tensor{}, fmt.Errorf("weights: %s: tensor %q: %w", s.header.origin, s.prefix+name, ErrMissing)
+	}
+	if e.DType == 0 {
+		return Tensor{}, s.header.unfit(e, "type %s is not supported", e.Kind)
+	}
+	c := s.files[e.file]
+	t := Tensor{Name: e.Name, DType: e.DType, Shape: e.Shape}
+	if e.strides != nil {
+		t.Data = gatherView(c.data, e)
+		return t, nil
+	}
+	t.Data = c.data[e.begin : e.begin+e.Bytes : e.begin+e.Bytes]
+	if c.unmap != nil {
+		t.mapped = t.Data
 	}
 	return t, nil
 }
 
-// Tensor returns a tensor of F32, F16 or BF16. The error wraps ErrMissing if there
-// is none of that name, and ErrShape if its shape or type is another.
+// Tensor returns a tensor of numbers that kernels compute with. The error wraps
+// ErrMissing if there is none of that name, and ErrShape if its shape or type is another.
 func (s *Store) Tensor(name string, shape ...int) (Tensor, error) {
 	t, err := s.Lookup(name)
 	if err != nil {
 		return t, err
 	}
+	e := s.header.entries[t.Name]
 	if !slices.Equal(t.Shape, shape) {
-		return t, fmt.Errorf("weights: %s: tensor %q: shape %v, want %v: %w", t.file, t.Name, t.Shape, shape, ErrShape)
+		return t, s.header.unfit(e, "shape %v, want %v", t.Shape, shape)
 	}
-	if !t.DType.Float() {
-		return t, fmt.Errorf("weights: %s: tensor %q: type %v, want F32, F16 or BF16: %w", t.file, t.Name, t.DType, ErrShape)
+	if !t.DType.Float() && !t.DType.Quantised() {
+		return t, s.header.unfit(e, "type %v, want F32, F16, BF16 or a quantised type", t.DType)
 	}
 	return t, nil
 }

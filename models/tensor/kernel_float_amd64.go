@@ -1,0 +1,64 @@
+//go:build !purego
+
+package tensor
+
+//go:noescape
+func multiplyF32AVX512(t *floatTile)
+
+//go:noescape
+func multiplyF16AVX512(t *floatTile)
+
+//go:noescape
+func multiplyBF16AVX512(t *floatTile)
+
+//go:noescape
+func multiplyPairsAVX512(t *floatTile)
+
+//go:noescape
+func multiplyF32AVX2(t *floatTile)
+
+//go:noescape
+func multiplyF16AVX2(t *floatTile)
+
+//go:noescape
+func multiplyBF16AVX2(t *floatTile)
+
+// roundRowAVX512 rounds 16·pairs values to BF16 and writes them in blocks of eight,
+// stride bytes apart.
+//
+//go:noescape
+func roundRowAVX512(dst *uint16, x *float32, pairs, stride int)
+
+// run multiplies with the instructions of the kernel's level.
+func (k *floatKernel) run(t *floatTile) {
+	switch {
+	case k.pairs:
+		multiplyPairsAVX512(t)
+	case k.level == AVX512 && k.dtype == F32:
+		multiplyF32AVX512(t)
+	case k.level == AVX512 && k.dtype == F16:
+		multiplyF16AVX512(t)
+	case k.level == AVX512:
+		multiplyBF16AVX512(t)
+	case k.level == AVX2 && k.dtype == F32:
+		multiplyF32AVX2(t)
+	case k.level == AVX2 && k.dtype == F16:
+		multiplyF16AVX2(t)
+	case k.level == AVX2:
+		multiplyBF16AVX2(t)
+	default:
+		t.generic(k.dtype, false)
+	}
+}
+
+// roundRow is roundRowGeneric where AVX512-BF16 is known to be there.
+func roundRow(dst []uint16, x []float32, stride int) {
+	pairs := len(x) / 16
+	if pairs > 0 {
+		_ = dst[(2*pairs-1)*stride+7]
+		roundRowAVX512(&dst[0], &x[0], pairs, 2*stride)
+	}
+	if rest := x[16*pairs:]; len(rest) > 0 {
+		roundRowGeneric(dst[2*pairs*stride:], rest, stride)
+	}
+}

@@ -1,0 +1,7 @@
+//go:build !amd64 || purego
+
+package tensor
+
+func (k *floatKernel) run(t *floatTile) { t.generic(k.dtype, k.pairs) }
+
+func roundRow(dst []uint16, x []float32, stride int) { roundRowGeneric(dst, x, stride) }

@@ -1,0 +1,125 @@
+package tensor
+
+import (
+	"fmt"
+	"math"
+	"unsafe"
+)
+
+// A packed matrix holds its rows in groups of 16, the last one filled up with zeros,
+// so that a vector register takes the same column of all rows of a group and sums
+// never have to be added up across a register. A group of
+//
+//	F32, F16 is [depth][16]: for each column the elements of the rows;
+//	BF16     is [depth/2][16][2]: for each pair of columns the pairs of the rows;
+//
+// in the order of the machine's bytes, where depth is the number of columns filled up
+// with zeros to a multiple of depthStep. Block types are described with their kernels.
+const (
+	groupRows = 16
+	depthStep = 8
+)
+
+// Pack returns the matrix laid out for the kernels, as a copy in memory of a; rows and
+// columns are filled up to the multiples that the kernels need. Packed matrices
+// multiply at full speed, and give the same bits for any number of activations in a
+// call. They cannot be transposed or gathered, and be sliced only between groups of 16
+// rows. Packing a packed matrix returns it as it is.
+func (m Matrix) Pack(a *Arena) Matrix {
+	if m.packed != nil {
+		return m
+	}
+	p := Matrix{DType: m.DType, Rows: m.Rows, Cols: m.Cols}
+	size := m.groupBytes()
+	p.packed = a.alloc(ceilDiv(m.Rows, groupRows) * size)
+	for lo := 0; lo < m.Rows; lo += groupRows {
+		m.Slice(lo, min(lo+groupRows, m.Rows)).packGroup(p.packed[lo/groupRows*size:][:size])
+	}
+	return p
+}
+
+// PackedBytes returns the memory that Pack takes.
+func (m Matrix) PackedBytes() int64 { return int64(ceilDiv(m.Rows, groupRows)) * int64(m.groupBytes()) }
+
+// groupBytes returns the size of a packed group.
+func (m *Matrix) groupBytes() int {
+	if m.DType.Quantised() {
+		return newQuantLayout(m.DType, m.Cols).size
+	}
+	return groupRows * floatDepth(m.Cols) * m.DType.Size()
+}
+
+// floatDepth returns the number of columns of a packed float matrix.
+func floatDepth(cols int) int { return roundUp(cols, depthStep) }
+
+// packGroup writes up to 16 rows into a group of zeros.
+func (m Matrix) packGroup(dst []byte) {
+	if m.DType.Quantised() {
+		packBlocks(dst, m.DType, m.blocks, m.Cols)
+		return
+	}
+	switch m.DType {
+	case F32:
+		interleave(cast[float32](dst), m.f32, m.Cols)
+	case F16:
+		interleave(cast[uint16](dst), m.u16, m.Cols)
+	case BF16:
+		interleavePairs(cast[uint16](dst), m.u16, m.Cols)
+	default:
+		panic(fmt.Sprintf("tensor: no packed layout of %v", m.DType))
+	}
+}
+
+// interleave writes element k of row r to dst[k][r].
+func interleave[T any](dst, src []T, cols int) {
+	for r := 0; r*cols < len(src); r++ {
+		out := dst[r:]
+		for k, v := range src[r*cols:][:cols] {
+			out[k*groupRows] = v
+		}
+	}
+}
+
+// interleavePairs writes element k of row r to dst[k/2][r][k%2].
+func interleavePairs(dst, src []uint16, cols int) {
+	for r := 0; r*cols < len(src); r++ {
+		out := dst[2*r:]
+		for k, v := range src[r*cols:][:cols] {
+			out[(k&^1)*groupRows+k&1] = v
+		}
+	}
+}
+
+// unpackRow writes row r of a packed matrix into dst.
+func (m *Matrix) unpackRow(dst []float32, r int) {
+	size := m.groupBytes()
+	group := m.packed[r/groupRows*size:][:size]
+	r %= groupRows
+	if m.DType.Quantised() {
+		unpackBlocks(dst, m.DType, group, r)
+		return
+	}
+	switch m.DType {
+	case F32:
+		src := cast[float32](group)
+		for k := range dst {
+			dst[k] = src[k*groupRows+r]
+		}
+	case F16:
+		src := cast[uint16](group)
+		for k := range dst {
+			dst[k] = halfToFloat(src[k*groupRows+r])
+		}
+	case BF16:
+		src := cast[uint16](group)
+		for k := range dst {
+			dst[k] = math.Float32frombits(uint32(src[(k&^1)*groupRows+2*r+k&1]) << 16)
+		}
+	}
+}
+
+// cast returns the memory of b, which is aligned to its line, as elements of T.
+func cast[T float32 | uint16 | uint32](b []byte) []T {
+	size := int(unsafe.Sizeof(*new(T)))
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/size)
+}
