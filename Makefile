@@ -1,7 +1,7 @@
 # Everything that a developer or CI does with the tree has a name here.
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: run build test race fuzz lint cross check bench image
+.PHONY: run build test race fuzz lint cross emulate check bench image
 
 run:            ## start everything
 	go run .
@@ -31,6 +31,10 @@ cross:          ## the other platforms compile
 	GOOS=darwin GOARCH=arm64 go vet ./...
 	GOOS=windows GOARCH=amd64 go vet ./...
 	GOOS=linux GOARCH=arm64 go vet ./...
+
+emulate:        ## another architecture computes the same, under qemu-user
+	GOARCH=arm64 go test -exec qemu-aarch64-static -short ./models/tensor
+	GOARCH=arm64 go test -exec qemu-aarch64-static -run TestGolden ./models/lm
 
 check: lint cross race
 

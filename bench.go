@@ -18,8 +18,10 @@ import (
 
 // benchCmd groups the measurements of the engine's speed.
 type benchCmd struct {
+	LM        benchLMCmd        `cmd:"" name:"lm" help:"Measure a language model."`
 	GEMM      benchGEMMCmd      `cmd:"" name:"gemm" help:"Measure matrix products."`
 	Attention benchAttentionCmd `cmd:"" help:"Measure attention."`
+	Conv      benchConvCmd      `cmd:"" help:"Measure convolutions."`
 }
 
 // benchFlags say how to measure.
@@ -41,12 +43,13 @@ func (f benchFlags) Validate() error {
 // benchView is what the bench commands print as JSON.
 type benchView struct {
 	Machine machineView    `json:"machine"`
+	Model   *bench.Model   `json:"model,omitempty"` // of helicon bench lm
 	Results []bench.Result `json:"results"`
 }
 
 type machineView struct {
 	CPU     string    `json:"cpu"`
-	Level   string    `json:"level"` // of instructions: generic, avx2 or avx512
+	Level   string    `json:"level"` // of instructions, as --cpu names it
 	Threads int       `json:"threads"`
 	Peaks   peaksView `json:"peaks"`
 }
@@ -112,7 +115,7 @@ func (b *bencher) head() {
 		fmt.Fprintf(b.env.stdout, "bf16 %.0f GFLOP/s, ", m.Peaks.BF16)
 	}
 	fmt.Fprintf(b.env.stdout, "int8 %.0f Gop/s, read %.1f GB/s\n\n", m.Peaks.Int8, m.Peaks.Read)
-	fmt.Fprintf(b.env.stdout, "%-22s %-5s %11s %11s %11s %9s %9s  %s\n", "CASE", "TYPE", "BEST", "MEDIAN", "TOKENS/S", "GOP/S", "GB/S", "OF PEAK")
+	fmt.Fprintf(b.env.stdout, "%-26s %-5s %11s %11s %11s %9s %9s  %s\n", "CASE", "TYPE", "BEST", "MEDIAN", "TOKENS/S", "GOP/S", "GB/S", "OF PEAK")
 }
 
 // add takes in a result and prints it unless it is to be JSON.
@@ -125,7 +128,7 @@ func (b *bencher) add(r bench.Result) {
 	if r.Tokens > 0 {
 		rate = fmt.Sprintf("%.1f", r.Rate)
 	}
-	fmt.Fprintf(b.env.stdout, "%-22s %-5s %8.3f ms %8.3f ms %11s %9.1f %9.2f %4.0f %% %s\n",
+	fmt.Fprintf(b.env.stdout, "%-26s %-5s %8.3f ms %8.3f ms %11s %9.1f %9.2f %4.0f %% %s\n",
 		r.Case, r.Type, r.Best, r.Median, rate, r.Gops, r.GBs, 100*r.Fraction, r.Peak)
 }
 
@@ -185,6 +188,9 @@ func (c *benchGEMMCmd) products() ([]bench.GEMM, error) {
 	for _, s := range c.Shape {
 		for _, d := range types {
 			g := bench.GEMM{M: s.m, N: s.n, K: s.k, Type: d}
+			if err := g.Validate(); err != nil {
+				return nil, fmt.Errorf("--shape: %w", err)
+			}
 			list = append(list, g)
 		}
 	}
@@ -203,16 +209,7 @@ func (c *benchGEMMCmd) Run(ctx context.Context, env *environment) error {
 	if err != nil {
 		return err
 	}
-	return c.with(ctx, env, func(b *bencher) error {
-		for _, g := range products {
-			r, err := b.GEMM(ctx, g)
-			if err != nil {
-				return err
-			}
-			b.add(r)
-		}
-		return nil
-	})
+	return c.with(ctx, env, func(b *bencher) error { return each(ctx, b, products, b.GEMM) })
 }
 
 // benchAttentionCmd measures attention.
@@ -220,14 +217,25 @@ type benchAttentionCmd struct{ benchFlags }
 
 // Run measures the calls one after the other.
 func (c *benchAttentionCmd) Run(ctx context.Context, env *environment) error {
-	return c.with(ctx, env, func(b *bencher) error {
-		for _, a := range bench.Attentions() {
-			r, err := b.Attention(ctx, a)
-			if err != nil {
-				return err
-			}
-			b.add(r)
+	return c.with(ctx, env, func(b *bencher) error { return each(ctx, b, bench.Attentions(), b.Attention) })
+}
+
+// benchConvCmd measures convolutions.
+type benchConvCmd struct{ benchFlags }
+
+// Run measures the convolutions one after the other.
+func (c *benchConvCmd) Run(ctx context.Context, env *environment) error {
+	return c.with(ctx, env, func(b *bencher) error { return each(ctx, b, bench.Convs(), b.Conv) })
+}
+
+// each measures cases one after the other.
+func each[T any](ctx context.Context, b *bencher, cases []T, measure func(context.Context, T) (bench.Result, error)) error {
+	for _, c := range cases {
+		r, err := measure(ctx, c)
+		if err != nil {
+			return err
 		}
-		return nil
-	})
+		b.add(r)
+	}
+	return nil
 }

@@ -29,7 +29,7 @@ type doctorCmd struct {
 	queueFlags
 	Addr   string       `help:"Address that would be listened on; ${default} unless given." default:"127.0.0.1:8080" placeholder:"HOST:PORT"`
 	Models string       `help:"Folder of model bundles; ${default} unless given." default:"${data}/models" placeholder:"DIR" type:"path"`
-	CPU    tensor.Level `help:"Highest level of processor instructions to use: generic, avx2 or avx512; the best unless given." name:"cpu" placeholder:"LEVEL"`
+	CPU    tensor.Level `help:"Highest level of processor instructions to use: generic, avx2, avx512 or amx; the best unless given." name:"cpu" placeholder:"LEVEL"`
 	JSON   bool         `help:"Print JSON." name:"json"`
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -51,6 +52,9 @@ type generateTextCmd struct {
 	MinP              *float64 `help:"Drop tokens less likely than P times the likeliest." placeholder:"P"`
 	RepetitionPenalty *float64 `help:"Above 1 discourages what was written before." placeholder:"R"`
 	Stop              []string `help:"End before this text; may be repeated." sep:"none" placeholder:"TEXT"`
+	Schema            string   `help:"Answer in JSON that satisfies the JSON Schema in this file." type:"existingfile" placeholder:"FILE" xor:"form"`
+	Grammar           string   `help:"Write a sentence of the GBNF grammar in this file." type:"existingfile" placeholder:"FILE" xor:"form"`
+	Beams             *int     `help:"Search for the likeliest text with N beams in the place of drawing it." placeholder:"N"`
 }
 
 // Validate refuses settings that mean nothing.
@@ -95,10 +99,37 @@ func (c *generateTextCmd) submission(ctx context.Context) (*submission, error) {
 	set(job.Input, "top_p", c.TopP)
 	set(job.Input, "min_p", c.MinP)
 	set(job.Input, "repetition_penalty", c.RepetitionPenalty)
+	set(job.Input, "num_beams", c.Beams)
 	if len(c.Stop) > 0 {
 		job.Input["stop"] = c.Stop
 	}
-	return job, nil
+	return job, c.form(job.Input)
+}
+
+// form puts into the input what the text must look like.
+func (c *generateTextCmd) form(input map[string]any) error {
+	if c.Grammar != "" {
+		grammar, err := os.ReadFile(c.Grammar)
+		if err != nil {
+			return err
+		}
+		input["grammar"] = string(grammar)
+	}
+	if c.Schema == "" {
+		return nil
+	}
+	schema, err := os.ReadFile(c.Schema)
+	if err != nil {
+		return err
+	}
+	if !json.Valid(schema) {
+		return fmt.Errorf("%s: not valid JSON", c.Schema)
+	}
+	name := strings.TrimSuffix(filepath.Base(c.Schema), filepath.Ext(c.Schema))
+	input["response_format"] = map[string]any{
+		"type": "json_schema", "json_schema": map[string]any{"name": name, "schema": json.RawMessage(schema), "strict": true},
+	}
+	return nil
 }
 
 // maxPrompt is how many bytes of a prompt are read; models take far less.

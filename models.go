@@ -20,6 +20,8 @@ import (
 type modelsCmd struct {
 	List listModelsCmd `cmd:"" help:"List the models that are embedded or in the models folder."`
 	Info modelInfoCmd  `cmd:"" help:"Describe one model and print its card."`
+
+	Quantize quantizeCmd `cmd:"" help:"Write a model as a GGUF file, with matrices in a type of choice."`
 }
 
 // modelsFlags say where models are looked for.
@@ -36,6 +38,7 @@ type bundleView struct {
 	Architectures []string `json:"architectures"`
 	Parameters    int64    `json:"parameters"`
 	Bytes         int64    `json:"bytes"`
+	Type          string   `json:"type"`
 	Context       int      `json:"context"`
 	Licence       string   `json:"licence"`
 	Source        string   `json:"source"`
@@ -45,7 +48,7 @@ type bundleView struct {
 
 func viewBundle(b *hub.Bundle) bundleView {
 	v := bundleView{
-		ID: b.ID, Architectures: b.Architectures, Parameters: b.Parameters, Bytes: b.Bytes,
+		ID: b.ID, Architectures: b.Architectures, Parameters: b.Parameters, Bytes: b.Bytes, Type: b.Type,
 		Context: b.Context, Licence: b.Licence, Source: b.Source,
 	}
 	if err := text.Check(b); err != nil {
@@ -76,13 +79,13 @@ func (c *listModelsCmd) Run(env *environment) error {
 // table prints the models that can be used, then the others with the reason.
 func (c *listModelsCmd) table(env *environment, views []bundleView) {
 	table := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "MODEL\tARCHITECTURE\tPARAMETERS\tSIZE\tCONTEXT\tLICENCE\tSOURCE")
+	fmt.Fprintln(table, "MODEL\tARCHITECTURE\tPARAMETERS\tTYPE\tSIZE\tCONTEXT\tLICENCE\tSOURCE")
 	for _, v := range views {
 		if v.Problem != "" {
 			continue
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", v.ID, strings.Join(v.Architectures, ","),
-			humanize.SIWithDigits(float64(v.Parameters), 1, ""), humanize.Bytes(uint64(v.Bytes)), v.Context, v.Licence, v.Source)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", v.ID, strings.Join(v.Architectures, ","),
+			humanize.SIWithDigits(float64(v.Parameters), 1, ""), v.Type, humanize.Bytes(uint64(v.Bytes)), v.Context, v.Licence, v.Source)
 	}
 	table.Flush()
 	for _, v := range views {
@@ -117,8 +120,8 @@ func (c *modelInfoCmd) Run(ctx context.Context, env *environment) error {
 	if c.JSON {
 		return printJSON(env, v)
 	}
-	fmt.Fprintf(env.stdout, "%s\n  architecture  %s\n  parameters    %s\n  size          %s\n  context       %d tokens\n  licence       %s\n  source        %s\n  digest        %s\n",
-		v.ID, strings.Join(v.Architectures, ", "), humanize.Comma(v.Parameters), humanize.Bytes(uint64(v.Bytes)), v.Context, v.Licence, v.Source, v.Digest)
+	fmt.Fprintf(env.stdout, "%s\n  architecture  %s\n  parameters    %s\n  type          %s\n  size          %s\n  context       %d tokens\n  licence       %s\n  source        %s\n  digest        %s\n",
+		v.ID, strings.Join(v.Architectures, ", "), humanize.Comma(v.Parameters), v.Type, humanize.Bytes(uint64(v.Bytes)), v.Context, v.Licence, v.Source, v.Digest)
 	if v.Problem != "" {
 		fmt.Fprintf(env.stdout, "  unusable      %s\n", v.Problem)
 	}

@@ -174,7 +174,7 @@ func (f httpFlags) serve(ctx context.Context, env *environment, q *queue.Queue) 
 type engineFlags struct {
 	Models  string        `help:"Folder of model bundles; ${default} unless given." default:"${data}/models" placeholder:"DIR" type:"path"`
 	Threads int           `help:"Cores to compute on; 0 means all." default:"0"`
-	CPU     tensor.Level  `help:"Highest level of processor instructions to use: generic, avx2 or avx512; the best unless given." name:"cpu" placeholder:"LEVEL"`
+	CPU     tensor.Level  `help:"Highest level of processor instructions to use: generic, avx2, avx512 or amx; the best unless given." name:"cpu" placeholder:"LEVEL"`
 	Mem     byteSize      `help:"Memory for models and running jobs; 0 means 3/4 of the machine's." default:"0"`
 	Slots   int           `help:"Jobs of each kind to run at once; 0 means 16 texts, which are written together, and one of any other kind." default:"0"`
 	Grace   time.Duration `help:"How long running jobs may go on when the worker is told to stop, before they are handed back." default:"7s"`

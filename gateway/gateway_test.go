@@ -554,7 +554,7 @@ func TestDirectoryRoutes(t *testing.T) {
 	}
 	m := models.Data[0]
 	if m.ID != harness.Model || m.Object != "model" || m.OwnedBy != "helicon" || m.Created == 0 || m.Digest != harness.Digest ||
-		len(m.Tasks) != 2 || len(m.Workers) != 2 {
+		len(m.Tasks) != 3 || len(m.Workers) != 2 {
 		t.Errorf("model %+v", m)
 	}
 	if a := h.Do(t, "GET", "/v1/models/"+harness.Model, ""); a.Status != 200 {
@@ -574,7 +574,7 @@ func TestDirectoryRoutes(t *testing.T) {
 	h.Do(t, "GET", "/v1/tasks", "").JSON(t, 200, &tasks)
 	var workers struct{ Data []queue.Worker }
 	h.Do(t, "GET", "/v1/workers", "").JSON(t, 200, &workers)
-	if len(tasks.Data) != 2 || len(workers.Data) != 2 {
+	if len(tasks.Data) != 3 || len(workers.Data) != 2 {
 		t.Errorf("%d tasks, %d workers", len(tasks.Data), len(workers.Data))
 	}
 }

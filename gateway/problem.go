@@ -45,6 +45,8 @@ var kinds = map[string]kindOf{
 	"prompt_unreadable":      {http.StatusBadRequest, "The prompt cannot be read"},
 	"chat_unreadable":        {http.StatusBadRequest, "The conversation cannot be read"},
 	"no_chat_template":       {http.StatusBadRequest, "The model does not chat"},
+	"tools_unsupported":      {http.StatusBadRequest, "The model does not call tools"},
+	"form_impossible":        {http.StatusBadRequest, "The model cannot answer in this form"},
 	"need_missing":           {http.StatusBadRequest, "A needed job is missing"},
 	"cross_origin":           {http.StatusForbidden, "Another site may not do this"},
 	"request_timeout":        {http.StatusRequestTimeout, "The request came too slowly"},

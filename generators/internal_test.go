@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"helicon/queue"
 )
 
 func TestRecordOfAJobIsBounded(t *testing.T) {
@@ -52,5 +54,30 @@ func TestTransient(t *testing.T) {
 	cause := errors.New("cause")
 	if err := Transient(cause); !IsTransient(err) || !errors.Is(err, cause) || err.Error() != "cause" || IsTransient(cause) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestDeltasOfChoices checks that choices which are written side by side make one event
+// each, however their tokens alternate.
+func TestDeltasOfChoices(t *testing.T) {
+	t.Parallel()
+	o := &output{wake: make(chan struct{}, 1)}
+	for i, word := range []string{"a", "b", "c"} {
+		for choice := range 2 {
+			o.Progress(2*i+choice+1, 6)
+			o.Delta(queue.Delta{Text: word, Offset: i, Choice: choice})
+		}
+	}
+	if len(o.pending) != 2 {
+		t.Fatalf("%d events for two choices, want 2", len(o.pending))
+	}
+	for choice, e := range o.pending {
+		if d := e.Delta; d == nil || d.Choice != choice || d.Text != "abc" || d.Offset != 0 {
+			t.Errorf("event %d has the delta %+v, want all of the choice", choice, d)
+		}
+	}
+	o.Delta(queue.Delta{Text: "x", Offset: 5, Choice: 1}) // not where the text ends
+	if len(o.pending) != 3 {
+		t.Errorf("%d events, want another one for a delta that goes on elsewhere", len(o.pending))
 	}
 }

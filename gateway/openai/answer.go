@@ -40,6 +40,7 @@ type choice struct {
 	Text         string               `json:"text"`
 	FinishReason string               `json:"finish_reason"`
 	Logprobs     []queue.TokenLogprob `json:"logprobs"`
+	ToolCalls    []toolCall           `json:"tool_calls"`
 }
 
 // choices reads the n answers of a succeeded job, by index.
@@ -48,8 +49,9 @@ func choices(job *queue.Job, n int) ([]choice, error) {
 		return nil, fmt.Errorf("openai: job %s: succeeded without a result", job.ID)
 	}
 	var meta struct {
-		FinishReason string   `json:"finish_reason"`
-		Choices      []choice `json:"choices"`
+		FinishReason string     `json:"finish_reason"`
+		Choices      []choice   `json:"choices"`
+		ToolCalls    []toolCall `json:"tool_calls"`
 	}
 	if len(job.Result.Meta) > 0 {
 		if err := json.Unmarshal(job.Result.Meta, &meta); err != nil {
@@ -57,7 +59,7 @@ func choices(job *queue.Job, n int) ([]choice, error) {
 		}
 	}
 	if meta.Choices == nil {
-		meta.Choices = []choice{{Text: job.Result.Text, FinishReason: meta.FinishReason}}
+		meta.Choices = []choice{{Text: job.Result.Text, FinishReason: meta.FinishReason, ToolCalls: meta.ToolCalls}}
 	}
 	if len(meta.Choices) != n {
 		return nil, fmt.Errorf("openai: job %s: %d answers, want %d", job.ID, len(meta.Choices), n)
@@ -93,6 +95,7 @@ type dialect struct {
 
 	open   func(index int) any
 	delta  func(index int, text string, logprobs []queue.TokenLogprob, offset int) any
+	call   func(index, number int, call toolCall) any // nil: answers call no tools
 	finish func(index int, reason string) any
 	choice func(index int, c choice, logprobs bool) any
 }
@@ -106,9 +109,15 @@ var chatDialect = dialect{
 	delta: func(index int, text string, logprobs []queue.TokenLogprob, _ int) any {
 		return chatChunk{Index: index, Delta: chatDelta{Content: &text}, Logprobs: newChatLogprobs(logprobs)}
 	},
+	call: func(index, number int, call toolCall) any {
+		return chatChunk{Index: index, Delta: chatDelta{ToolCalls: []callDelta{{number, call}}}}
+	},
 	finish: func(index int, reason string) any { return chatChunk{Index: index, FinishReason: &reason} },
 	choice: func(index int, c choice, logprobs bool) any {
-		answer := chatChoice{Index: index, Message: chatMessage{Role: "assistant", Content: c.Text}, FinishReason: c.FinishReason}
+		answer := chatChoice{Index: index, Message: chatMessage{Role: "assistant", ToolCalls: c.ToolCalls}, FinishReason: c.FinishReason}
+		if c.Text != "" || c.ToolCalls == nil {
+			answer.Message.Content = &c.Text
+		}
 		if logprobs {
 			answer.Logprobs = newChatLogprobs(c.Logprobs)
 		}
@@ -139,9 +148,10 @@ type chatChoice struct {
 }
 
 type chatMessage struct {
-	Role    string  `json:"role"`
-	Content string  `json:"content"`
-	Refusal *string `json:"refusal"` // no model here refuses in a field of its own
+	Role      string     `json:"role"`
+	Content   *string    `json:"content"` // null where there are calls alone
+	Refusal   *string    `json:"refusal"` // no model here refuses in a field of its own
+	ToolCalls []toolCall `json:"tool_calls,omitempty"`
 }
 
 type chatChunk struct {
@@ -152,8 +162,15 @@ type chatChunk struct {
 }
 
 type chatDelta struct {
-	Role    string  `json:"role,omitempty"`
-	Content *string `json:"content,omitempty"`
+	Role      string      `json:"role,omitempty"`
+	Content   *string     `json:"content,omitempty"`
+	ToolCalls []callDelta `json:"tool_calls,omitempty"`
+}
+
+// callDelta is a call with its number in the answer.
+type callDelta struct {
+	Index int `json:"index"`
+	toolCall
 }
 
 type chatLogprobs struct {

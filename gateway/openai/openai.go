@@ -1,7 +1,7 @@
-// Package openai serves the routes of OpenAI's API that write text. Each is a
-// translation: a request becomes jobs of text.chat or text.complete, and their
-// events and results become OpenAI's chunks and completions, as the specification
-// 2.3.0 gives them. What a route cannot honour it refuses by name.
+// Package openai serves the routes of OpenAI's API that write and embed text. Each is a
+// translation: a request becomes jobs of text.chat, text.complete or text.embed, and
+// their events and results become OpenAI's chunks, completions and embeddings, as the
+// specification 2.3.0 gives them. What a route cannot honour it refuses by name.
 package openai
 
 import (
@@ -47,10 +47,13 @@ func New(b Backend) *API { return &API{b} }
 const (
 	chatPath       = "/v1/chat/completions"
 	completionPath = "/v1/completions"
+	embeddingPath  = "/v1/embeddings"
 )
 
 // Owns reports whether a path is one of this package's routes.
-func Owns(path string) bool { return path == chatPath || path == completionPath }
+func Owns(path string) bool {
+	return path == chatPath || path == completionPath || path == embeddingPath
+}
 
 // Routes returns the handlers of the POST routes by path. A handler returns the error
 // to answer with, if it has not begun to answer.
@@ -58,6 +61,7 @@ func (a *API) Routes() map[string]func(http.ResponseWriter, *http.Request) error
 	return map[string]func(http.ResponseWriter, *http.Request) error{
 		chatPath:       a.chat,
 		completionPath: a.complete,
+		embeddingPath:  a.embed,
 	}
 }
 

@@ -32,6 +32,7 @@ type sampling struct {
 	TopK              *int     `json:"top_k"`
 	MinP              *float64 `json:"min_p"`
 	RepetitionPenalty *float64 `json:"repetition_penalty"`
+	Grammar           string   `json:"grammar"` // in GBNF
 
 	// Taken as OpenAI takes them; they do not change the answer.
 	User     string            `json:"user"`
@@ -54,7 +55,7 @@ type chatRequest struct {
 	SafetyIdentifier     string `json:"safety_identifier"`
 	PromptCacheKey       string `json:"prompt_cache_key"`
 	PromptCacheRetention string `json:"prompt_cache_retention"`
-	ParallelToolCalls    bool   `json:"parallel_tool_calls"`
+	ParallelToolCalls    *bool  `json:"parallel_tool_calls"`
 
 	Audio            json.RawMessage `json:"audio"`
 	FunctionCall     json.RawMessage `json:"function_call"`
@@ -94,11 +95,30 @@ type input struct {
 	Stop              []string  `json:"stop,omitempty"`
 	Logprobs          *int      `json:"logprobs,omitempty"`
 	N                 *int      `json:"n,omitempty"`
+
+	// As OpenAI has them; the task's schema says what they may be.
+	ResponseFormat json.RawMessage `json:"response_format,omitempty"`
+	Grammar        string          `json:"grammar,omitempty"`
+	Tools          json.RawMessage `json:"tools,omitempty"`
+	ToolChoice     json.RawMessage `json:"tool_choice,omitempty"`
+	Parallel       *bool           `json:"parallel_tool_calls,omitempty"`
 }
 
 type message struct {
-	Role    string `json:"role"`
-	Content string `json:"content"`
+	Role       string     `json:"role"`
+	Content    string     `json:"content"`
+	ToolCalls  []toolCall `json:"tool_calls,omitempty"`
+	ToolCallID string     `json:"tool_call_id,omitempty"`
+}
+
+// toolCall is a call of a tool that the assistant made.
+type toolCall struct {
+	ID       string `json:"id"`
+	Type     string `json:"type"`
+	Function struct {
+		Name      string `json:"name"`
+		Arguments string `json:"arguments"` // the text of a JSON object
+	} `json:"function"`
 }
 
 // call is a request in the terms of the jobs it becomes.
@@ -153,7 +173,7 @@ func (s *sampling) call() (*call, input, error) {
 	return c, input{
 		MaxTokens: s.MaxTokens, Temperature: s.Temperature, TopK: topK, TopP: s.TopP, MinP: s.MinP,
 		RepetitionPenalty: s.RepetitionPenalty, PresencePenalty: s.PresencePenalty,
-		FrequencyPenalty: s.FrequencyPenalty, Stop: stop, N: s.N,
+		FrequencyPenalty: s.FrequencyPenalty, Stop: stop, N: s.N, Grammar: s.Grammar,
 	}, nil
 }
 
@@ -183,6 +203,9 @@ func (r *chatRequest) call() (*call, error) {
 	case r.TopLogprobs != nil:
 		return nil, strict.Invalid("/top_logprobs", "only allowed when logprobs is true")
 	}
+	if err := r.form(&in); err != nil {
+		return nil, err
+	}
 	if len(r.Messages) == 0 {
 		return nil, strict.Invalid("/messages", "want at least one message")
 	}
@@ -195,6 +218,24 @@ func (r *chatRequest) call() (*call, error) {
 	}
 	c.inputs = []input{in}
 	return c, nil
+}
+
+// form takes over what gives the answer a form. The schema of the task judges it.
+func (r *chatRequest) form(in *input) error {
+	if !absent(r.ResponseFormat) && refuse(option{"response_format", r.ResponseFormat, []string{`{"type":"text"}`}}) != nil {
+		in.ResponseFormat = r.ResponseFormat
+	}
+	if absent(r.Tools) || refuse(option{"tools", r.Tools, []string{`[]`}}) == nil {
+		if refuse(option{"tool_choice", r.ToolChoice, []string{`"none"`, `"auto"`}}) != nil {
+			return strict.Invalid("/tool_choice", "only allowed when there are tools")
+		}
+		return nil
+	}
+	in.Tools, in.Parallel = r.Tools, r.ParallelToolCalls
+	if !absent(r.ToolChoice) {
+		in.ToolChoice = r.ToolChoice
+	}
+	return nil
 }
 
 // maxPrompts bounds how many jobs one request may make.
@@ -243,10 +284,7 @@ func (r *chatRequest) options() []option {
 		{"modalities", r.Modalities, []string{`["text"]`}},
 		{"prediction", r.Prediction, nil},
 		{"reasoning_effort", r.ReasoningEffort, []string{`"none"`}},
-		{"response_format", r.ResponseFormat, []string{`{"type":"text"}`}},
 		{"service_tier", r.ServiceTier, []string{`"auto"`, `"default"`}},
-		{"tool_choice", r.ToolChoice, []string{`"none"`, `"auto"`}},
-		{"tools", r.Tools, []string{`[]`}},
 		{"verbosity", r.Verbosity, []string{`"medium"`}},
 		{"web_search_options", r.WebSearchOptions, nil},
 	}
@@ -334,26 +372,63 @@ func readMessage(at string, text json.RawMessage) (message, error) {
 	if err := strict.Object(text, at, &in); err != nil {
 		return message{}, err
 	}
-	switch in.Role {
-	case "system", "user", "assistant":
-	case "developer": // OpenAI's newer word for system
-		in.Role = "system"
-	case "tool", "function":
-		return message{}, strict.Invalid(at+"/role", "tools are not supported; want system, developer, user or assistant")
-	default:
-		return message{}, strict.Invalid(at+"/role", "want system, developer, user or assistant")
+	refused := []option{
+		{"name", in.Name, nil}, {"refusal", in.Refusal, []string{`""`}}, {"function_call", in.Function, nil},
+		{"audio", in.Audio, nil}, {"annotations", in.Annotations, []string{"[]"}},
 	}
-	for _, o := range []option{
-		{"name", in.Name, nil}, {"refusal", in.Refusal, []string{`""`}}, {"tool_calls", in.ToolCalls, []string{"[]"}}, {"tool_call_id", in.ToolCall, nil},
-		{"function_call", in.Function, nil}, {"audio", in.Audio, nil}, {"annotations", in.Annotations, []string{"[]"}},
-	} {
+	if in.Role != "assistant" {
+		refused = append(refused, option{"tool_calls", in.ToolCalls, []string{"[]"}})
+	}
+	if in.Role != "tool" {
+		refused = append(refused, option{"tool_call_id", in.ToolCall, nil})
+	}
+	out := message{Role: in.Role}
+	switch in.Role {
+	case "system", "user":
+	case "assistant":
+		if !absent(in.ToolCalls) {
+			if err := readCalls(at+"/tool_calls", in.ToolCalls, &out); err != nil {
+				return message{}, err
+			}
+		}
+	case "tool":
+		if absent(in.ToolCall) || json.Unmarshal(in.ToolCall, &out.ToolCallID) != nil {
+			return message{}, strict.Invalid(at+"/tool_call_id", "want the id of the call that the message answers")
+		}
+	case "developer": // OpenAI's newer word for system
+		out.Role = "system"
+	case "function":
+		return message{}, strict.Invalid(at+"/role", "functions are not supported; use tools and the role tool")
+	default:
+		return message{}, strict.Invalid(at+"/role", "want system, developer, user, assistant or tool")
+	}
+	for _, o := range refused {
 		o.name = strings.TrimPrefix(at, "/") + "/" + o.name
 		if err := refuse(o); err != nil {
 			return message{}, err
 		}
 	}
-	content, err := readContent(at+"/content", in.Content)
-	return message{in.Role, content}, err
+	if absent(in.Content) && len(out.ToolCalls) > 0 {
+		return out, nil
+	}
+	var err error
+	out.Content, err = readContent(at+"/content", in.Content)
+	return out, err
+}
+
+// readCalls reads the calls that an assistant made.
+func readCalls(at string, value json.RawMessage, into *message) error {
+	var calls []json.RawMessage
+	if json.Unmarshal(value, &calls) != nil {
+		return strict.Invalid(at, "want an array of calls")
+	}
+	into.ToolCalls = make([]toolCall, len(calls))
+	for i, c := range calls {
+		if err := strict.Object(c, fmt.Sprintf("%s/%d", at, i), &into.ToolCalls[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readContent reads a text, or the parts of one.

@@ -155,6 +155,13 @@ func (s *stream) finish(job int, ended *queue.Job) error {
 		if err := s.text(index, &queue.Delta{Text: one.Text, Logprobs: one.Logprobs}); err != nil {
 			return err
 		}
+		if call := s.call.dialect.call; call != nil {
+			for number, c := range one.ToolCalls {
+				if err := s.chunk(call(index, number, c)); err != nil {
+					return err
+				}
+			}
+		}
 		if err := s.chunk(s.call.dialect.finish(index, one.FinishReason)); err != nil {
 			return err
 		}

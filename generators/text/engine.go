@@ -17,8 +17,9 @@ import (
 type profile struct {
 	bundle     *hub.Bundle
 	generation sampling // recommended values
-	chatErr    error    // why it cannot chat
-	err        error    // why it cannot be used
+	footprint  lm.Footprint
+	chatErr    error // why it cannot chat
+	err        error // why it cannot be used
 }
 
 // profile reads the small files of a bundle, unless it knows them. The log tells once
@@ -74,7 +75,7 @@ func (p *profile) read() error {
 	if p.generation, err = readGeneration(p.bundle.Files); err != nil {
 		return err
 	}
-	if _, err := lm.Estimate(p.bundle.Files, 1); err != nil {
+	if p.footprint, err = lm.Estimate(p.bundle.Files, 1); err != nil {
 		return err
 	}
 	t, err := tokenizer.Load(p.bundle.Files)
@@ -129,15 +130,16 @@ type engine struct {
 	tokenizer *tokenizer.Tokenizer
 	chat      *tokenizer.ChatTemplate // unless there is chatErr
 	chatErr   error
-	stops     map[int]bool // tokens that end a text
+	toolChat  *tokenizer.ChatTemplate // for conversations with tools, unless there is chatErr
+	stops     map[int]bool            // tokens that end a text
+	automata  automata
 }
 
-// load loads a bundle, to take so many bytes. What is wrong with its files is a
-// *queue.Problem.
-func (g *Generator) load(ctx context.Context, b *hub.Bundle, bytes int64) (*engine, error) {
-	f, err := footprint(b)
+// load loads a bundle. What is wrong with its files is a *queue.Problem.
+func (g *Generator) load(ctx context.Context, b *hub.Bundle) (*engine, error) {
+	p, err := g.profile(b)
 	if err != nil {
-		return nil, err
+		return nil, unusable(b, err)
 	}
 	digest, err := b.Digest(ctx)
 	if err != nil {
@@ -155,11 +157,14 @@ func (g *Generator) load(ctx context.Context, b *hub.Bundle, bytes int64) (*engi
 		return nil, unusable(b, err)
 	}
 	e := &engine{bundle: b, digest: digest, model: m, tokenizer: t, stops: map[int]bool{}}
-	options := lm.BatchOptions{Memory: bytes - f.Weights - f.Batcher}
+	options := lm.BatchOptions{Memory: pageBytes(p.footprint, g.memory.Total())}
 	if e.batcher, err = m.NewBatcher(context.WithoutCancel(ctx), options); err != nil {
 		return nil, errors.Join(fmt.Errorf("text: %w", err), m.Close())
 	}
 	e.chat, e.chatErr = t.ChatTemplate()
+	if e.toolChat, err = t.ToolTemplate(); err != nil {
+		e.toolChat = e.chat // which says itself what is wrong with it
+	}
 	for _, ids := range [][]int{t.EOS(), m.Config().EOS} {
 		for _, id := range ids {
 			e.stops[id] = true

@@ -30,7 +30,9 @@ const (
 	maxStopLength   = 256 // characters
 	maxLogprobs     = 20
 	maxChoices      = 8
-	maxProbableRows = 40_000 // log probabilities in one result, some 100 bytes each
+	maxProbableRows = 40_000  // log probabilities in one result, some 100 bytes each
+	maxGrammar      = 200_000 // characters
+	maxTools        = 128
 )
 
 // input is what either task takes.
@@ -38,13 +40,22 @@ type input struct {
 	Prompt   string    `json:"prompt"`
 	Echo     bool      `json:"echo"`
 	Messages []message `json:"messages"`
+
+	ResponseFormat *responseFormat `json:"response_format"`
+	Grammar        string          `json:"grammar"`
+	Tools          []tool          `json:"tools"`
+	ToolChoice     *toolChoice     `json:"tool_choice"`
+	Parallel       *bool           `json:"parallel_tool_calls"`
+	beamInput
 	sampling
 }
 
 // message is one message of a chat.
 type message struct {
-	Role    string `json:"role"`
-	Content string `json:"content"`
+	Role       string     `json:"role"`
+	Content    string     `json:"content"`
+	ToolCalls  []toolCall `json:"tool_calls,omitempty"`   // of the assistant
+	ToolCallID string     `json:"tool_call_id,omitempty"` // of a tool's answer
 }
 
 // The roles of messages.
@@ -52,6 +63,7 @@ const (
 	system    = "system"
 	user      = "user"
 	assistant = "assistant"
+	toolRole  = "tool"
 )
 
 // sampling is the members that both tasks share, nil where they were left out. A
@@ -100,6 +112,8 @@ type parameters struct {
 	Logprobs          *int     `json:"logprobs,omitempty"`
 	N                 int      `json:"n"`
 	Seed              uint64   `json:"seed"`
+
+	Beams *beamParameters `json:"beams,omitempty"`
 }
 
 // defaults are the parameters where neither input nor model give one, as the
@@ -151,6 +165,7 @@ type request struct {
 	input  input
 	chat   bool
 	params parameters
+	form   *form // nil: the text is free
 }
 
 // request reads a job. The error is a *queue.Problem where the job is at fault.
@@ -171,8 +186,14 @@ func (g *Generator) request(job *queue.Job) (*request, error) {
 	}
 	r.params = r.input.over(profile.generation.over(defaults()))
 	r.params.Seed = job.Seed
+	if beams := r.input.beams(); beams != nil {
+		r.params = r.params.search(beams)
+	}
 	if errs := r.validate(); errs != nil {
 		return nil, &queue.Problem{Code: "invalid_request", Detail: "The input is not valid.", Errors: errs}
+	}
+	if r.form, err = g.form(&r.input); err != nil {
+		return nil, err
 	}
 	switch {
 	case !r.chat:
@@ -201,7 +222,7 @@ func misfit(err error) (f queue.FieldError, ok bool) {
 		return f, false
 	}
 	// The path has the embedded struct, and leaves out indices.
-	name, _, _ := strings.Cut(strings.TrimPrefix(wrong.Field, "sampling."), ".")
+	name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(wrong.Field, "sampling."), "beamInput."), ".")
 	want := map[reflect.Kind]string{
 		reflect.Int: "an integer", reflect.Float64: "a number", reflect.String: "a string",
 		reflect.Bool: "true or false", reflect.Slice: "an array", reflect.Struct: "an object",
@@ -227,18 +248,32 @@ func (f *findings) within(value, low, high float64, name string) {
 func (r *request) validate() findings {
 	f := r.params.validate()
 	in := r.input
+	in.validateForm(&f)
+	in.validateBeams(&f)
 	if r.chat {
 		f.check(in.Prompt == "" && !in.Echo, "/prompt", "is not part of a chat")
 		f.check(len(in.Messages) >= 1 && len(in.Messages) <= maxMessages, "/messages", "want 1 to %d messages", maxMessages)
 		for i, m := range in.Messages {
-			f.check(m.Role == system || m.Role == user || m.Role == assistant, fmt.Sprintf("/messages/%d/role", i), "want system, user or assistant")
-			f.check(length(m.Content) <= maxTextLength, fmt.Sprintf("/messages/%d/content", i), "want at most %d characters", maxTextLength)
+			m.validate(&f, fmt.Sprintf("/messages/%d", i))
 		}
+		in.validateTools(&f)
 		return f
 	}
 	f.check(in.Messages == nil, "/messages", "are not part of a completion")
+	f.check(in.Tools == nil && in.ToolChoice == nil, "/tools", "are not part of a completion")
 	f.check(in.Prompt != "" && length(in.Prompt) <= maxTextLength, "/prompt", "want 1 to %d characters", maxTextLength)
 	return f
+}
+
+func (m *message) validate(f *findings, at string) {
+	f.check(m.Role == system || m.Role == user || m.Role == assistant || m.Role == toolRole, at+"/role", "want system, user, assistant or tool")
+	f.check(length(m.Content) <= maxTextLength, at+"/content", "want at most %d characters", maxTextLength)
+	f.check(m.ToolCalls == nil || m.Role == assistant, at+"/tool_calls", "are made by the assistant alone")
+	f.check((m.ToolCallID != "") == (m.Role == toolRole), at+"/tool_call_id", "belongs to the messages of tools: it names the call that one answers")
+	for i, c := range m.ToolCalls {
+		f.check(c.Function.Name != "", fmt.Sprintf("%s/tool_calls/%d/function/name", at, i), "required, but missing")
+		f.check(isObject([]byte(c.Function.Arguments)), fmt.Sprintf("%s/tool_calls/%d/function/arguments", at, i), "want the text of a JSON object")
+	}
 }
 
 func (p parameters) validate() findings {
@@ -275,6 +310,12 @@ func (in *input) maxPromptTokens() int {
 	n := len(in.Prompt) + templateTokens
 	for _, m := range in.Messages {
 		n += len(m.Content) + turnTokens
+		for _, c := range m.ToolCalls {
+			n += len(c.Function.Name) + len(c.Function.Arguments) + turnTokens
+		}
+	}
+	for _, t := range in.Tools {
+		n += len(t.Function.Name) + len(t.Function.Description) + 2*len(t.Function.Parameters) + turnTokens
 	}
 	return n
 }

@@ -2,6 +2,7 @@ package text
 
 import (
 	"context"
+	"errors"
 	"sort"
 
 	"helicon/models/tokenizer"
@@ -52,7 +53,7 @@ func (e *engine) readChat(ctx context.Context, r *request) (prompt, error) {
 	turns := droppable(r.input.Messages)
 	var failed error
 	render := func(drop int) []int {
-		tokens, err := e.render(without(r.input.Messages, turns[:drop]))
+		tokens, err := e.render(without(r.input.Messages, turns[:drop]), &r.input)
 		if err != nil && failed == nil {
 			failed = err
 		}
@@ -63,9 +64,12 @@ func (e *engine) readChat(ctx context.Context, r *request) (prompt, error) {
 		return failed != nil || ctx.Err() != nil || len(render(n)) <= room
 	})
 	tokens := render(drop)
+	var problem *queue.Problem
 	switch {
 	case ctx.Err() != nil:
 		return prompt{}, context.Cause(ctx)
+	case errors.As(failed, &problem):
+		return prompt{}, problem
 	case failed != nil:
 		return prompt{}, queue.Problemf("chat_unreadable", "The chat template of the model %s refuses the conversation: %v.", e.bundle.ID, failed)
 	}
@@ -121,16 +125,31 @@ func without(messages []message, turns []turn) []message {
 }
 
 // render writes messages as the model was taught to read them, up to where its
-// answer begins. What messages say cannot become a special token.
-func (e *engine) render(messages []message) ([]int, error) {
+// answer begins. What messages say cannot become a special token. The tools are those
+// of the input.
+func (e *engine) render(messages []message, in *input) ([]int, error) {
 	if e.chatErr != nil {
 		return nil, e.chatErr
 	}
-	conversation := make([]tokenizer.Message, len(messages))
-	for i, m := range messages {
-		conversation[i] = tokenizer.Message{Role: m.Role, Content: m.Content}
+	template, options := e.chat, tokenizer.ChatOptions{AddGenerationPrompt: true}
+	var style *callStyle
+	if in.usesTools() {
+		var err error
+		if style, err = e.callStyle(); err != nil {
+			return nil, err
+		}
+		template, options.Tools = e.toolChat, in.offered()
 	}
-	rendered, err := e.chat.Render(conversation, tokenizer.ChatOptions{AddGenerationPrompt: true})
+	conversation := make([]tokenizer.Message, len(messages))
+	called := map[string]string{} // names of tools by the ids of calls
+	for i, m := range messages {
+		conversation[i] = m.render(style)
+		conversation[i].Name = called[m.ToolCallID]
+		for _, c := range m.ToolCalls {
+			called[c.ID] = c.Function.Name
+		}
+	}
+	rendered, err := template.Render(conversation, options)
 	if err != nil {
 		return nil, err
 	}

@@ -1,5 +1,5 @@
-// Package text writes text: it makes the results of the tasks text.complete and
-// text.chat with the language models of package lm.
+// Package text writes text: it makes the results of the tasks text.complete, text.chat
+// and text.embed with the language models of package lm.
 //
 // Jobs on the same model are written together, in one batch. The same job gives the same
 // text, whatever the number of threads, whatever else is in the batch and whoever
@@ -12,7 +12,6 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"helicon/generators"
 	"helicon/models/hub"
 	"helicon/models/lm"
+	"helicon/models/sample/grammar"
 	"helicon/models/tensor"
 	"helicon/queue"
 )
@@ -29,6 +29,7 @@ import (
 const (
 	taskComplete = "text.complete"
 	taskChat     = "text.chat"
+	taskEmbed    = "text.embed"
 )
 
 //go:embed schemas
@@ -56,7 +57,8 @@ type Generator struct {
 	tasks  []queue.Task // without Model
 
 	mu       sync.Mutex
-	profiles map[string]*profile // by model
+	profiles map[string]*profile         // by model
+	grammars map[string]*grammar.Grammar // that jobs asked for lately
 }
 
 // New returns a Generator. It loads no model.
@@ -67,10 +69,11 @@ func New(c Config) (*Generator, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &Generator{hub: c.Hub, memory: c.Memory, pool: c.Pool, log: c.Log, model: c.Model, profiles: map[string]*profile{}}
+	g := &Generator{hub: c.Hub, memory: c.Memory, pool: c.Pool, log: c.Log, model: c.Model, profiles: map[string]*profile{}, grammars: map[string]*grammar.Grammar{}}
 	for _, t := range []queue.Task{
 		{Name: taskComplete, Title: "Continue a text", Description: "Writes on where the prompt ends."},
 		{Name: taskChat, Title: "Chat", Description: "Answers the last message of a conversation."},
+		{Name: taskEmbed, Title: "Embed", Description: "Turns texts into vectors that show which are alike."},
 	} {
 		schema, err := schemas.ReadFile("schemas/" + strings.TrimPrefix(t.Name, "text.") + ".json")
 		if err != nil {
@@ -124,9 +127,9 @@ func (g *Generator) tasksOf(b *hub.Bundle) []string {
 	case err != nil:
 		return nil
 	case p.chatErr == nil:
-		return []string{taskComplete, taskChat}
+		return []string{taskComplete, taskChat, taskEmbed}
 	}
-	return []string{taskComplete}
+	return []string{taskComplete, taskEmbed}
 }
 
 // supported reports whether a bundle is a sound language model.
@@ -196,6 +199,13 @@ func unusable(b *hub.Bundle, err error) *queue.Problem {
 // Estimate implements generators.Generator. The number of the prompt's tokens is not
 // known yet; its bytes are never fewer.
 func (g *Generator) Estimate(job *queue.Job) (generators.Need, error) {
+	if job.Task == taskEmbed {
+		r, err := g.embedRequest(job)
+		if err != nil {
+			return generators.Need{}, err
+		}
+		return g.embedNeed(r)
+	}
 	r, err := g.request(job)
 	if err != nil {
 		return generators.Need{}, err
@@ -205,6 +215,9 @@ func (g *Generator) Estimate(job *queue.Job) (generators.Need, error) {
 
 // Generate implements generators.Generator.
 func (g *Generator) Generate(ctx context.Context, job *queue.Job, _ []*queue.Job, out generators.Output) (*queue.Result, error) {
+	if job.Task == taskEmbed {
+		return g.embed(ctx, job, out)
+	}
 	r, err := g.request(job)
 	if err != nil {
 		return nil, err
@@ -214,11 +227,17 @@ func (g *Generator) Generate(ctx context.Context, job *queue.Job, _ []*queue.Job
 		return nil, err
 	}
 	e, done, err := generators.Use(ctx, g.memory, need.Model, func(ctx context.Context) (*engine, error) {
-		return g.load(ctx, r.bundle, need.Model.Bytes)
+		return g.load(ctx, r.bundle)
 	})
 	if err != nil {
 		return nil, err
 	}
 	defer done()
+	if r.params.Beams != nil {
+		return e.search(ctx, r, out)
+	}
+	if r.form, err = g.withTools(e, &r.input, r.form); err != nil {
+		return nil, err
+	}
 	return e.write(ctx, r, out)
 }

@@ -23,7 +23,7 @@ func testOptions() queue.Options { return queue.Options{AckWait: time.Second} }
 const limit = 30 * time.Second
 
 // startQueue starts an embedded server that other processes can reach.
-func startQueue(t *testing.T) (q *queue.Queue, url, token string) {
+func startQueue(t testing.TB) (q *queue.Queue, url, token string) {
 	t.Helper()
 	dir := t.TempDir()
 	srv, err := queue.StartServer(queue.ServerConfig{Dir: dir, Listen: "127.0.0.1:0"})
@@ -48,7 +48,12 @@ func startQueue(t *testing.T) (q *queue.Queue, url, token string) {
 // startWorker runs a worker for text until the returned function is called.
 func startWorker(t *testing.T, q *queue.Queue, g *Generator) (stop func()) {
 	t.Helper()
-	w, err := generators.NewWorker(generators.Config{Queue: q, Generators: []generators.Generator{g}, Memory: g.memory, Slots: 2})
+	return startWorkerOf(t, generators.Config{Queue: q, Generators: []generators.Generator{g}, Memory: g.memory, Slots: 2})
+}
+
+func startWorkerOf(t testing.TB, c generators.Config) (stop func()) {
+	t.Helper()
+	w, err := generators.NewWorker(c)
 	if err != nil {
 		t.Fatal(err)
 	}

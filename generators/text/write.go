@@ -14,7 +14,6 @@ import (
 	"helicon/generators"
 	"helicon/models/lm"
 	"helicon/models/sample"
-	"helicon/models/tokenizer"
 	"helicon/queue"
 )
 
@@ -22,6 +21,8 @@ import (
 const (
 	finishStop   = "stop"   // the model ended it, or a stop string
 	finishLength = "length" // it reached max_tokens or the end of the context window
+
+	finishToolCalls = "tool_calls" // the model calls tools
 )
 
 // choice is one finished answer.
@@ -30,6 +31,7 @@ type choice struct {
 	Text         string               `json:"text"`
 	FinishReason string               `json:"finish_reason"`
 	Logprobs     []queue.TokenLogprob `json:"logprobs,omitempty"`
+	ToolCalls    []toolCall           `json:"tool_calls,omitempty"`
 }
 
 // meta is what the result states beside the text.
@@ -39,6 +41,7 @@ type meta struct {
 	FinishReason     string     `json:"finish_reason"`
 	Parameters       parameters `json:"parameters"`
 	Choices          []choice   `json:"choices,omitempty"`
+	ToolCalls        []toolCall `json:"tool_calls,omitempty"` // of the first choice
 	DroppedMessages  int        `json:"dropped_messages,omitempty"`
 	TokensPerSecond  float64    `json:"tokens_per_second"`
 	TimeToFirstToken float64    `json:"time_to_first_token"` // seconds from when the job began to compute
@@ -49,12 +52,13 @@ type writer struct {
 	*engine
 	params parameters
 	prompt prompt
+	form   *boundForm // nil: the text is free
 	begun  time.Time
+	out    generators.Output
 
 	mu      sync.Mutex // of what follows: choices are written side by side
-	out     generators.Output
-	first   time.Time // when the first token was chosen
-	written int       // tokens, in all choices
+	first   time.Time  // when the first token was chosen
+	written int        // tokens, in all choices
 }
 
 // write does the work of Generate on a loaded model.
@@ -62,6 +66,9 @@ func (e *engine) write(ctx context.Context, r *request, out generators.Output) (
 	w := &writer{engine: e, params: r.params, out: out, begun: time.Now()}
 	var err error
 	if w.prompt, err = e.read(ctx, r); err != nil {
+		return nil, err
+	}
+	if w.form, err = e.bind(r.form); err != nil {
 		return nil, err
 	}
 	w.params.MaxTokens = min(w.params.MaxTokens, e.model.Config().Context-len(w.prompt.tokens))
@@ -111,6 +118,7 @@ func (w *writer) checkLogprobs() error {
 func (w *writer) result(choices []choice) (*queue.Result, error) {
 	m := meta{
 		Model: w.bundle.ID, Digest: w.digest, FinishReason: choices[0].FinishReason, Parameters: w.params,
+		ToolCalls:        choices[0].ToolCalls,
 		DroppedMessages:  w.prompt.dropped,
 		TimeToFirstToken: rounded(w.first.Sub(w.begun).Seconds()),
 	}
@@ -144,7 +152,8 @@ type passage struct {
 	index   int
 	sampler *sample.Sampler
 	stops   *sample.StopMatcher
-	decoder *tokenizer.Decoder
+	decoder textDecoder
+	calls   *callReader // nil: no tools may be called
 	finish  string
 
 	text     strings.Builder
@@ -160,6 +169,10 @@ func (w *writer) passage(index int, fail context.CancelCauseFunc) (*passage, err
 		return nil, err
 	}
 	p.sampler.Prompt(w.prompt.tokens)
+	if w.form != nil {
+		p.sampler.Constrain(w.form.constraint())
+		p.calls = w.form.callReader(w.params.Seed, index)
+	}
 	if p.stops, err = sample.NewStopMatcher(w.params.Stop); err != nil {
 		return nil, err
 	}
@@ -190,6 +203,9 @@ func (p *passage) next(logits []float32) (id int, more bool) {
 // choose takes the passage one token further.
 func (p *passage) choose(logits []float32) (id int, more bool, err error) {
 	id, err = p.sampler.Next(logits)
+	if errors.Is(err, sample.ErrNoToken) && p.form != nil {
+		return 0, false, p.form.stuck(p.bundle.ID)
+	}
 	if errors.Is(err, sample.ErrLogits) || errors.Is(err, sample.ErrNoToken) { // no parameter of ours forbids a token
 		return 0, false, unusable(p.bundle, fmt.Errorf("its weights produce no numbers to choose a token by: %w", err))
 	}
@@ -206,8 +222,8 @@ func (p *passage) choose(logits []float32) (id int, more bool, err error) {
 		return 0, false, err
 	}
 	text, stopped := p.stops.Push(p.decoder.Push(id))
-	p.add(text)
-	if stopped {
+	p.add(p.calls.push(text))
+	if stopped = stopped || p.sampler.Ended(); stopped {
 		p.finish = finishStop
 	}
 	return id, !stopped, nil
@@ -230,16 +246,29 @@ func (w *writer) count(written bool) {
 func (p *passage) end() choice {
 	// A character that the text ends in the middle of is no text.
 	text, stopped := p.stops.Push(strings.TrimRight(p.decoder.Flush(), "\uFFFD"))
-	p.add(text + p.stops.Flush())
+	text, calls := p.calls.end(text + p.stops.Flush())
+	p.add(text)
 	if stopped {
 		p.finish = finishStop
 	}
-	return choice{Index: p.index, Text: p.text.String(), FinishReason: p.finish, Logprobs: p.logprobs}
+	if calls != nil {
+		p.finish = finishToolCalls
+	}
+	return choice{Index: p.index, Text: p.text.String(), FinishReason: p.finish, Logprobs: p.logprobs, ToolCalls: calls}
+}
+
+// textDecoder turns tokens into text as they come.
+type textDecoder interface {
+	Push(id int) string
+	Flush() string
 }
 
 // decoder returns one for the text behind the prompt. A completion goes on in the
 // middle of a text, where a token may mean a space that it does not at the start.
-func (w *writer) decoder() *tokenizer.Decoder {
+func (w *writer) decoder() textDecoder {
+	if w.form != nil {
+		return w.form.decoder()
+	}
 	d := w.tokenizer.NewDecoder(true)
 	if w.prompt.continues {
 		for _, id := range w.prompt.tokens {

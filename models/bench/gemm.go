@@ -36,8 +36,8 @@ func (g GEMM) String() string {
 	return text
 }
 
-// validate refuses sizes that cannot be, or that no model has.
-func (g GEMM) validate() error {
+// Validate refuses sizes that cannot be, or that no model has.
+func (g GEMM) Validate() error {
 	for _, side := range []int{g.M, g.N, g.K} {
 		if side < 1 || side > maxSide {
 			return fmt.Errorf("%v: sides are 1 to %d", g, maxSide)
@@ -56,10 +56,12 @@ func (g GEMM) validate() error {
 // rate, which binds it, and others with the rate of multiplication. An error says which
 // size cannot be measured, or is the cause of ctx's end.
 func (b *Bench) GEMM(ctx context.Context, g GEMM) (Result, error) {
-	if err := g.validate(); err != nil {
+	if err := g.Validate(); err != nil {
 		return Result{}, fmt.Errorf("bench: %w", err)
 	}
-	weights := g.weights()
+	var arena tensor.Arena
+	defer arena.Close()
+	weights := g.weights(&arena)
 	x, y := randomFloats(g.M*g.K), make([]float32, g.M*g.N)
 	w := work{
 		name: g.String(), dtype: g.Type, bytes: float64(weights[0].Bytes()),
@@ -76,17 +78,17 @@ func (b *Bench) GEMM(ctx context.Context, g GEMM) (Result, error) {
 	})
 }
 
-// weights returns the matrices that repetitions take in turn.
-func (g GEMM) weights() []tensor.Matrix {
+// weights returns the matrices that repetitions take in turn, laid out for the kernels.
+func (g GEMM) weights(a *tensor.Arena) []tensor.Matrix {
 	n := int64(1)
 	if g.Cold {
 		n += coldBytes / (g.Type.Bytes(g.K) * int64(g.N))
 	}
-	matrices, random := make([]tensor.Matrix, n), pattern(g.Type)
+	data := make([]byte, g.Type.Bytes(g.N*g.K))
+	fill(data, pattern(g.Type))
+	matrices := make([]tensor.Matrix, n)
 	for i := range matrices {
-		data := make([]byte, g.Type.Bytes(g.N*g.K))
-		fill(data, random)
-		matrices[i] = tensor.NewMatrix(g.Type, g.N, g.K, data)
+		matrices[i] = tensor.NewMatrix(g.Type, g.N, g.K, data).Pack(a)
 	}
 	return matrices
 }

@@ -3,13 +3,11 @@ package hub
 import (
 	"bufio"
 	"cmp"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"strings"
 	"time"
 
@@ -25,8 +23,7 @@ const (
 
 // Limits on the files that are read to describe a bundle.
 const (
-	maxConfig = 1 << 20 // bytes
-	maxHeader = 100_000_000
+	maxConfig = 1 << 20  // bytes
 	maxCard   = 64 << 10 // bytes of the card in which the front matter must end
 )
 
@@ -37,20 +34,53 @@ func (b *Bundle) describe() error {
 	if _, err := fs.Stat(b.Files, pipelineFile); err == nil {
 		name = pipelineFile
 	}
+	header, err := weights.ReadHeader(b.Files, "model")
+	if err == nil && header.Format == weights.GGUF {
+		b.add(header)
+		return b.readGGUF(header)
+	}
 	if err := b.readConfig(name); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	files, err := b.weightFiles()
+	if !errors.Is(err, fs.ErrNotExist) || name == configFile {
+		if errors.Is(err, weights.ErrFormat) {
+			return fmt.Errorf("%w (is it still being copied?)", err)
+		}
+		if err == nil {
+			b.add(header)
+		}
+		return err
+	}
+	return b.readPipeline(err)
+}
+
+// add counts the weights of a header.
+func (b *Bundle) add(h *weights.Header) {
+	b.Parameters += h.Parameters()
+	b.Bytes += h.Bytes()
+	sizes := map[string]int64{}
+	for _, t := range h.Tensors() {
+		if sizes[t.Kind] += t.Bytes; sizes[t.Kind] > sizes[b.Type] || b.Type == "" {
+			b.Type = t.Kind
+		}
+	}
+}
+
+// readGGUF reads what a GGUF file says of itself.
+func (b *Bundle) readGGUF(h *weights.Header) error {
+	arch, err := h.Metadata.String("general.architecture")
 	if err != nil {
 		return err
 	}
-	for _, f := range files {
-		n, err := countParameters(b.Files, f)
-		if err != nil {
-			return fmt.Errorf("%s: %w", f.Name, err)
-		}
-		b.Parameters += n
-		b.Bytes += f.Size
+	b.Architectures = []string{arch}
+	if n, err := h.Metadata.Int(arch + ".context_length"); err == nil {
+		b.Context = max(0, n)
+	}
+	if licence, err := h.Metadata.String("general.license"); err == nil && b.Licence == "" {
+		b.Licence = licence
+	}
+	if info, err := fs.Stat(b.Files, h.Files[0].Name); err == nil && b.Created.IsZero() {
+		b.Created = info.ModTime().UTC()
 	}
 	return nil
 }
@@ -86,93 +116,25 @@ func (b *Bundle) readConfig(name string) error {
 	return nil
 }
 
-// weightFiles lists the files that a loader would open: model.safetensors or its
-// shards, and every safetensors file in the folders of a pipeline.
-func (b *Bundle) weightFiles() ([]weights.File, error) {
-	files, err := weights.Files(b.Files, "model")
-	if !errors.Is(err, fs.ErrNotExist) {
-		return files, err
-	}
-	walkErr := fs.WalkDir(b.Files, ".", func(name string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() || !strings.HasSuffix(name, ".safetensors") {
+// readPipeline counts every safetensors file in the folders of a pipeline; missing is the
+// error if there is none.
+func (b *Bundle) readPipeline(missing error) error {
+	found := false
+	err := fs.WalkDir(b.Files, ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || weights.FormatOf(name) != weights.Safetensors {
 			return err
 		}
-		info, err := fs.Stat(b.Files, name)
-		if err != nil {
-			return err
+		header, err := weights.ReadFileHeader(b.Files, name)
+		if err == nil {
+			found = true
+			b.add(header)
 		}
-		files = append(files, weights.File{Name: name, Size: info.Size()})
-		return nil
+		return err
 	})
-	if walkErr != nil {
-		return nil, walkErr
+	if err == nil && !found {
+		return missing
 	}
-	if len(files) == 0 {
-		return nil, err
-	}
-	return files, nil
-}
-
-// countParameters adds up the shapes in the header of a safetensors file.
-func countParameters(fsys fs.FS, file weights.File) (int64, error) {
-	f, err := fsys.Open(file.Name)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return parseHeader(f, info.Size(), file.Tensors)
-}
-
-// parseHeader reads the header of a safetensors file of the given size in bytes, which
-// is to have the tensors that the index lists.
-func parseHeader(r io.Reader, fileSize int64, listed []string) (parameters int64, err error) {
-	var length uint64
-	if err := binary.Read(r, binary.LittleEndian, &length); err != nil {
-		return 0, fmt.Errorf("no safetensors header: %w", err)
-	}
-	if length > maxHeader || int64(length) > fileSize-8 {
-		return 0, fmt.Errorf("safetensors header of %d bytes in a file of %d", length, fileSize)
-	}
-	var header map[string]struct {
-		Shape   []int64  `json:"shape"`
-		Offsets [2]int64 `json:"data_offsets"`
-	}
-	raw := make([]byte, length)
-	if _, err := io.ReadFull(r, raw); err != nil {
-		return 0, fmt.Errorf("safetensors header: %w", err)
-	}
-	if err := json.Unmarshal(raw, &header); err != nil {
-		return 0, fmt.Errorf("safetensors header: %w", err)
-	}
-	for _, name := range listed {
-		if _, ok := header[name]; !ok {
-			return 0, fmt.Errorf("tensor %q of the index is missing", name)
-		}
-	}
-	for name, t := range header {
-		if name == "__metadata__" {
-			continue
-		}
-		n := int64(1)
-		for _, d := range t.Shape {
-			if d < 0 || d > 0 && n > math.MaxInt64/d {
-				return 0, fmt.Errorf("tensor %q has the shape %v", name, t.Shape)
-			}
-			n *= d
-		}
-		if end := int64(length) + 8; t.Offsets[1] > fileSize-end {
-			return 0, fmt.Errorf("tensor %q ends beyond the file: is it still being copied?", name)
-		}
-		if parameters > math.MaxInt64-n {
-			return 0, errors.New("more parameters than can be counted")
-		}
-		parameters += n
-	}
-	return parameters, nil
+	return err
 }
 
 // readCard takes licence and date from the front matter of the card, if there is one.

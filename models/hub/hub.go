@@ -1,9 +1,11 @@
-// Package hub finds model bundles: folders in the layout of a Hugging Face
-// repository, some embedded in the binary, others in a folder of the user's. It
+// Package hub finds model bundles: folders in the layout of a Hugging Face repository,
+// some embedded in the binary, others in a folder of the user's, and GGUF files, alone in
+// a folder of their own or beside others. It
 // describes them from their small files and headers; loading is the business of the
 // packages that know the networks.
 //
-// A bundle's id is its path below the models folder, "name" or "owner/name". The
+// A bundle's id is its path below the models folder, "name" or "owner/name"; a GGUF file
+// beside others is a bundle without the ending of its name. The
 // folder belongs to whoever runs Helicon, so links in it are followed, wherever they
 // lead; ids are looked up among the bundles found and never become paths.
 package hub
@@ -20,6 +22,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"helicon/models/weights"
 )
 
 //go:embed defaults
@@ -53,6 +57,7 @@ type Bundle struct {
 	Context       int      // tokens; 0 if the model has no such limit
 	Parameters    int64    // count of weights
 	Bytes         int64    // of the weight files
+	Type          string   // that most of the weights are stored in, such as BF16 or Q4_K
 	Licence       string   // as the card's front matter states it
 	Source        string   // Embedded, or the path of the folder
 	Created       time.Time
@@ -131,10 +136,12 @@ func (s *scan) tree(fsys fs.FS, source func(id string) string) error {
 	if err != nil {
 		return err
 	}
+	s.loose(fsys, ".", source)
 	for _, owner := range owners {
 		if s.folder(fsys, owner, source(owner)) {
 			continue
 		}
+		s.loose(fsys, owner, source)
 		names, err := folders(fsys, owner)
 		if err != nil {
 			s.found[owner] = &Bundle{ID: owner, Source: source(owner), Problem: err}
@@ -189,6 +196,43 @@ func (s *scan) folder(fsys fs.FS, id, source string) bool {
 	return true
 }
 
+// loose takes in the models that are GGUF files in a folder which is no bundle itself.
+func (s *scan) loose(fsys fs.FS, dir string, source func(id string) string) {
+	files, err := fs.Sub(fsys, dir)
+	if err != nil {
+		return
+	}
+	for _, first := range ggufModels(files) {
+		name := strings.TrimSuffix(first, ".gguf")
+		if prefix, _, _, ok := weights.SplitName(first); ok {
+			name = prefix
+		}
+		id := path.Join(dir, name)
+		one := OneFile(files, first)
+		if fingerprint, is, err := look(one); err == nil && is {
+			s.found[id] = s.bundle(id, source(path.Join(dir, first)), one, fingerprint)
+		}
+	}
+}
+
+// ggufModels lists the models in GGUF files at the top of a folder, by their first files.
+func ggufModels(files fs.FS) []string {
+	entries, err := fs.ReadDir(files, ".")
+	if err != nil {
+		return nil
+	}
+	var models []string
+	for _, e := range entries {
+		name := e.Name()
+		_, part, _, split := weights.SplitName(name)
+		if weights.FormatOf(name) == weights.GGUF && (!split || part == 1) && !strings.HasPrefix(name, ".") &&
+			!strings.HasPrefix(name, "mmproj-") && !strings.HasPrefix(name, "mtp-") {
+			models = append(models, name)
+		}
+	}
+	return models
+}
+
 // bundle describes a bundle, or returns what is known of it if it has not changed.
 func (s *scan) bundle(id, source string, files fs.FS, fingerprint string) *Bundle {
 	if known := s.hub.bundles[id]; known != nil && known.fingerprint == fingerprint && known.Source == source {
@@ -218,5 +262,5 @@ func look(files fs.FS) (fingerprint string, is bool, err error) {
 			is = true
 		}
 	}
-	return b.String(), is, nil
+	return b.String(), is || len(ggufModels(files)) == 1, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -161,6 +162,7 @@ func (b *Batcher) Generate(ctx context.Context, prompt []int, tokens int, choice
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	prompt = slices.Clone(prompt) // the batcher may look at it after the caller has left
 	tasks := make([]*task, len(choices))
 	for i, next := range choices {
 		tasks[i] = &task{
@@ -255,9 +257,9 @@ func (b *Batcher) Close() error {
 // and the batcher does everything else: at any time one of them works on it.
 type task struct {
 	next   Next
-	left   int   // tokens that may still be written
-	prompt []int // the caller's
-	pages  int   // that it needs at most
+	left   int // tokens that may still be written
+	prompt []int
+	pages  int // that it needs at most
 
 	turns   chan turn // of capacity one
 	replies chan bool // of capacity one: whether it goes on

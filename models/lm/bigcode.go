@@ -20,3 +20,8 @@ func bigcodeConfig(raw []byte) (Config, error) {
 	}
 	return c, err
 }
+
+// bigcodeWords says whether all heads share a key and a value.
+func bigcodeWords(f *ggufFile, j map[string]any) {
+	j["multi_query"] = f.int("attention.head_count_kv", 1) == 1
+}

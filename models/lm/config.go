@@ -224,20 +224,28 @@ func readConfig(fsys fs.FS) (Config, error) {
 		return Config{}, fmt.Errorf("lm: config.json: %w", err)
 	}
 	c.Architecture, c.BOS, c.EOS = name, shared.BOS, shared.EOS
+	if err := c.complete(); err != nil {
+		return Config{}, fmt.Errorf("lm: config.json: %w", err)
+	}
+	return c, c.readGeneration(fsys)
+}
+
+// complete checks what a family has made of its file and makes the rotations.
+func (c *Config) complete() error {
 	if c.embedWidth == 0 {
 		c.embedWidth = c.Hidden
 	}
 	if err := c.validate(); err != nil {
-		return Config{}, fmt.Errorf("lm: config.json: %w", err)
+		return err
 	}
 	for _, r := range c.ropes {
 		rope, err := nn.NewRope(r)
 		if err != nil {
-			return Config{}, fmt.Errorf("lm: config.json: %w: %w", err, ErrConfig)
+			return fmt.Errorf("%w: %w", err, ErrConfig)
 		}
 		c.rotations = append(c.rotations, rope)
 	}
-	return c, c.readGeneration(fsys)
+	return nil
 }
 
 func (c *Config) readGeneration(fsys fs.FS) error {

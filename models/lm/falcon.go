@@ -1,6 +1,7 @@
 package lm
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 )
@@ -83,4 +84,42 @@ func falconBias(heads, dim int) keyBias {
 func bfloat16(x float32) float32 {
 	bits := math.Float32bits(x)
 	return math.Float32frombits((bits + 0x7fff + bits>>16&1) &^ 0xffff)
+}
+
+// rwConfig is Falcon under the name of its first release, whose larger models say how many
+// keys they have and nothing of their form.
+func rwConfig(raw []byte) (Config, error) {
+	var j map[string]any
+	if err := decode(raw, &j); err != nil {
+		return Config{}, err
+	}
+	if _, said := j["new_decoder_architecture"]; !said {
+		keys, _ := j["n_head_kv"].(float64)
+		j["new_decoder_architecture"] = keys > 1
+	}
+	again, err := json.Marshal(j)
+	if err != nil {
+		return Config{}, fmt.Errorf("%v: %w", err, ErrConfig)
+	}
+	return falconConfig(again)
+}
+
+// falconNames gives the two norms of the larger models the names they have in GGUF.
+func falconNames(hf, gguf *layout) {
+	if hf.mlp.before != hf.attention.before {
+		gguf.attention.before, gguf.mlp.before = "attn_norm_2", "attn_norm"
+	}
+}
+
+// falconWords says which of the three forms a GGUF file has. The third has none.
+func falconWords(f *ggufFile, j map[string]any) {
+	norms := 1
+	if f.has("blk.0.attn_norm_2.weight") {
+		norms = 2
+	}
+	grouped := norms == 2 || f.int("attention.head_count_kv", 1) > 1
+	j["new_decoder_architecture"], j["multi_query"] = grouped, !grouped
+	if grouped {
+		j["num_ln_in_parallel_attn"] = norms
+	}
 }

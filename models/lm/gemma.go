@@ -1,6 +1,7 @@
 package lm
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 
@@ -110,4 +111,39 @@ func gemma3Config(raw []byte) (Config, error) {
 	c.ropes = append(c.ropes, rope)
 	c.layout.qNorm, c.layout.kNorm = "self_attn.q_norm", "self_attn.k_norm"
 	return c, j.setWindow(&c, func(layer int) bool { return (layer+1)%j.Pattern != 0 })
+}
+
+// gemma3TextConfig is the text part of a Gemma 3 that sees, whose configuration is within
+// that of the whole.
+func gemma3TextConfig(raw []byte) (Config, error) {
+	var whole struct {
+		Text json.RawMessage `json:"text_config"`
+		Tied *bool           `json:"tie_word_embeddings"`
+	}
+	if err := decode(raw, &whole); err != nil {
+		return Config{}, err
+	}
+	if whole.Text == nil {
+		return Config{}, fmt.Errorf("text_config is missing: %w", ErrConfig)
+	}
+	c, err := gemma3Config(whole.Text)
+	if whole.Tied != nil {
+		c.Tied = *whole.Tied
+	}
+	c.layout.root, c.layout.head = "language_model.model", "language_model.lm_head"
+	return c, err
+}
+
+// gemmaWords gives the scale of attention, which GGUF has no key for: that of the head's
+// dimension, but in the 27B models that of the hidden size.
+func gemmaWords(f *ggufFile, j map[string]any) {
+	heads, hidden := f.int("attention.head_count", 1), f.int("embedding_length", 0)
+	scalar, largest := f.int("attention.key_length", 256), 46
+	if f.arch == "gemma3" {
+		largest = 62
+	}
+	if f.int("block_count", 0) == largest && heads > 0 {
+		scalar = hidden / heads
+	}
+	j["query_pre_attn_scalar"] = scalar
 }

@@ -40,11 +40,27 @@ type goldenCase struct {
 // TestGoldenText compares every decoder under goldens/text with the reference.
 func TestGoldenText(t *testing.T) {
 	t.Parallel()
+	goldenText(t, 0)
+}
+
+// TestGoldenTextLevels does so with the instructions of lesser processors, of which
+// the lowest level is what other architectures run.
+func TestGoldenTextLevels(t *testing.T) {
+	t.Parallel()
+	for level := tensor.Generic; level < tensor.BestLevel(); level++ {
+		t.Run(level.String(), func(t *testing.T) {
+			t.Parallel()
+			goldenText(t, level)
+		})
+	}
+}
+
+func goldenText(t *testing.T, level tensor.Level) {
 	cases, err := filepath.Glob(filepath.Join(sharedDir(t, "goldens"), "text", "*", "case.json"))
 	if err != nil || len(cases) == 0 {
 		t.Skipf("no cases in goldens/text: %v", err)
 	}
-	pool := tensor.NewPool(tensor.Config{Threads: 2, Exact: true})
+	pool := tensor.NewPool(tensor.Config{Threads: 2, Level: level, Exact: true})
 	t.Cleanup(pool.Close)
 	for _, file := range cases {
 		dir := filepath.Dir(file)

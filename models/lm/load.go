@@ -38,6 +38,8 @@ type layout struct {
 	experts        string    // has the MLPs 0, 1, …
 	expert         mlpLayout // within each
 	conv1D         bool      // matrices of blocks are stored as [in, out]
+	turned         bool      // rows of q and k are in the order of interleaved rotation
+	stacked        bool      // experts, and norms of heads, lie in one tensor
 }
 
 // normLayout has the norms of one half of a block.
@@ -120,18 +122,26 @@ func (l *layer) linears() []*nn.Linear {
 	return all
 }
 
-// rootOf returns the part of the store with the embedding: under the layout's root or,
-// in files of the bare network, under less of it or nothing.
+// rootOf returns the part of the store with the embedding.
 func rootOf(s *weights.Store, names *layout) *weights.Store {
+	if path := rootPath(names, s.Has); path != "" {
+		return s.Sub(path)
+	}
+	return s
+}
+
+// rootPath returns the path of the embedding: the layout's root or, in files of the bare
+// network, less of it or nothing.
+func rootPath(names *layout, has func(tensor string) bool) string {
 	for path := names.root; path != ""; _, path, _ = strings.Cut(path, ".") {
-		if s.Sub(path).Has(names.embed + ".weight") {
-			return s.Sub(path)
+		if has(path + "." + names.embed + ".weight") {
+			return path
 		}
 	}
-	if s.Has(names.embed + ".weight") {
-		return s
+	if has(names.embed + ".weight") {
+		return ""
 	}
-	return s.Sub(names.root)
+	return names.root
 }
 
 // block reads block i from its own part of the store.
@@ -149,6 +159,9 @@ func (ld *loader) block(s *weights.Store, i int) (l layer) {
 		l.k = ld.projection(s, names.k, keys, c.Hidden, c.attentionBias)
 		l.v = ld.projection(s, names.v, keys, c.Hidden, c.attentionBias)
 	}
+	if names.turned && ld.err == nil {
+		l.q, l.k = l.q.Gather(turned(c.Heads, c.HeadDim, false)), l.k.Gather(turned(c.KVHeads, c.HeadDim, false))
+	}
 	l.qNorm, l.kNorm = ld.headNorm(s, names.qNorm, c.Heads), ld.headNorm(s, names.kNorm, c.KVHeads)
 	l.o = ld.projection(s, names.o, c.Hidden, queries, c.outputBias)
 	if c.sparse(i) {
@@ -157,6 +170,23 @@ func (ld *loader) block(s *weights.Store, i int) (l layer) {
 		l.mlp = ld.mlp(s)
 	}
 	return l
+}
+
+// turned lists the rows of heads of dimension dim as a file with interleaved rotation
+// (back false) holds them in the order of the halves that we rotate, or (back true) the
+// other way round.
+func turned(heads, dim int, back bool) []int {
+	rows := make([]int, heads*dim)
+	for i := range rows {
+		head, at := i/dim*dim, i%dim
+		from := at%(dim/2)*2 + at/(dim/2)
+		if back {
+			rows[head+from] = i
+		} else {
+			rows[i] = head + from
+		}
+	}
+	return rows
 }
 
 func (ld *loader) norms(s *weights.Store, names normLayout) norms {
@@ -173,16 +203,22 @@ func (ld *loader) split(qkv nn.Linear) (q, k, v nn.Linear) {
 	if !ld.config.layout.grouped || c.KVHeads == 1 {
 		return qkv.Slice(0, queries), qkv.Slice(queries, queries+keys), qkv.Slice(queries+keys, queries+2*keys)
 	}
-	var rows [3][]int // of query, key and value
+	queryRows, keyRows, valueRows := c.groupedRows()
+	return qkv.Gather(queryRows), qkv.Gather(keyRows), qkv.Gather(valueRows)
+}
+
+// groupedRows lists the rows of query, key and value in a grouped joint matrix.
+func (c *Config) groupedRows() (q, k, v []int) {
+	var rows [3][]int
 	for group, at := 0, 0; group < c.KVHeads; group++ {
-		for part, n := range []int{queries / c.KVHeads, c.HeadDim, c.HeadDim} {
+		for part, n := range []int{c.Heads / c.KVHeads * c.HeadDim, c.HeadDim, c.HeadDim} {
 			for range n {
 				rows[part] = append(rows[part], at)
 				at++
 			}
 		}
 	}
-	return qkv.Gather(rows[0]), qkv.Gather(rows[1]), qkv.Gather(rows[2])
+	return rows[0], rows[1], rows[2]
 }
 
 func (ld *loader) mlp(s *weights.Store) *mlp {
@@ -207,6 +243,17 @@ func (ld *loader) mixture(s *weights.Store) *mixture {
 	c, names := ld.config, &ld.config.layout
 	m := &mixture{used: c.experts.used, normalise: c.experts.normalise}
 	m.router = ld.projection(s, names.router, c.experts.count, c.Hidden, false)
+	if names.stacked {
+		gate := ld.stack(s, names.expert.gate, c.experts.intermediate, c.Hidden)
+		up := ld.stack(s, names.expert.up, c.experts.intermediate, c.Hidden)
+		down := ld.stack(s, names.expert.down, c.Hidden, c.experts.intermediate)
+		for i := range down {
+			f := mlp{activation: c.activation, gated: true, inner: c.experts.intermediate}
+			f.gate, f.up, f.down = gate[i], up[i], down[i]
+			m.experts = append(m.experts, f)
+		}
+		return m
+	}
 	for i := range c.experts.count {
 		expert := s.Sub(names.experts).Sub(strconv.Itoa(i))
 		f := mlp{activation: c.activation, gated: true, inner: c.experts.intermediate}
@@ -216,6 +263,24 @@ func (ld *loader) mixture(s *weights.Store) *mixture {
 		m.experts = append(m.experts, f)
 	}
 	return m
+}
+
+// stack reads the matrices of all experts from the tensor that holds them.
+func (ld *loader) stack(s *weights.Store, path string, out, in int) []nn.Linear {
+	if ld.err != nil {
+		return nil
+	}
+	t, err := s.Sub(path).Tensor("weight", ld.config.experts.count, out, in)
+	if err != nil {
+		ld.err = err
+		return nil
+	}
+	list := make([]nn.Linear, ld.config.experts.count)
+	size := len(t.Data) / len(list)
+	for i := range list {
+		list[i].Weight = tensor.NewMatrix(t.DType, out, in, t.Data[i*size:(i+1)*size])
+	}
+	return list
 }
 
 func (ld *loader) linear(s *weights.Store, path string, out, in int, bias bool) (l nn.Linear) {
@@ -253,6 +318,14 @@ func (ld *loader) headNorm(s *weights.Store, path string, heads int) (n nn.Norm)
 	c := ld.config
 	if !c.headNorms || path == "" || ld.err != nil {
 		return ld.normOf(s, path, c.HeadDim)
+	}
+	if c.layout.stacked {
+		var t weights.Tensor
+		t, ld.err = s.Sub(path).Tensor("weight", heads, c.HeadDim)
+		if ld.err != nil {
+			return nil
+		}
+		return nn.HeadLayerNorm{Weight: t.Float32s(), Heads: heads, Eps: float32(c.eps)}
 	}
 	n, ld.err = nn.LoadHeadLayerNorm(s.Sub(path), heads, c.HeadDim, float32(c.eps))
 	return n

@@ -87,3 +87,6 @@ func qwen3MoEConfig(raw []byte) (Config, error) {
 	c.layout.expert = mlpLayout{gate: "gate_proj", up: "up_proj", down: "down_proj"}
 	return c, nil
 }
+
+// qwen3MoEWords says what all GGUF files of the family have in common.
+func qwen3MoEWords(_ *ggufFile, j map[string]any) { j["norm_topk_prob"] = true }

@@ -9,9 +9,10 @@ const maxDraft = 7
 // what takes time; those that turn out to be what is chosen are steps saved. What is
 // chosen, from the same logits, does not change.
 type lookup struct {
-	most  int // tokens that are worth proposing; 0 is not known yet
-	rest  int // tokens to be written before the next proposal
-	pause int // the next rest, after a proposal that was of no use
+	most  int     // tokens that are worth proposing; 0 is not known yet
+	gain  float64 // tokens that a proposal has saved of late
+	rest  int     // tokens to be written before the next proposal
+	pause int     // the last rest as it began
 }
 
 // The ends of a text that are looked for, in tokens, the longest first.
@@ -19,6 +20,10 @@ const (
 	longestEnd  = 4
 	shortestEnd = 2
 )
+
+// leastGain is what a proposal has to save, in tokens, to be worth its cost: a step of a
+// few tokens takes up to a fifth longer than a step of one.
+const leastGain = 0.25
 
 // Bounds of lookup.pause.
 const (
@@ -73,13 +78,15 @@ func recurrence(text []int) int {
 
 // judge learns from a proposal of which so many tokens were right.
 func (l *lookup) judge(right, proposed int) {
-	switch {
-	case right == 0:
+	l.gain = (3*l.gain + float64(right)) / 4
+	if l.gain < leastGain {
 		l.pause = min(max(2*l.pause, firstPause), lastPause)
-		l.rest, l.most = l.pause, 2
-	case right == proposed:
-		l.pause, l.most = 0, min(2*proposed+1, maxDraft)
-	default:
-		l.pause, l.most = 0, right+1
+	} else {
+		l.pause = 0
+	}
+	l.rest = l.pause
+	l.most = max(right+1, 2)
+	if right == proposed {
+		l.most = 2*proposed + 1
 	}
 }

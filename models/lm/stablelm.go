@@ -24,3 +24,9 @@ func stablelmConfig(raw []byte) (Config, error) {
 	}
 	return c, err
 }
+
+// stablelmWords takes from the tensors what GGUF has no keys for.
+func stablelmWords(f *ggufFile, j map[string]any) {
+	j["qk_layernorm"] = f.has("blk.0.attn_q_norm.weight")
+	j["use_parallel_residual"] = !f.has("blk.0.ffn_norm.weight")
+}

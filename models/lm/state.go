@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"helicon/models/nn"
-	"helicon/models/weights"
 )
 
 // chunkTokens is how many tokens pass the network together: enough that a weight is
@@ -105,36 +104,34 @@ func (c *Config) stateBytes(tokens int) int64 {
 // sequenceBytes returns what a sequence takes beside its pages.
 func (c *Config) sequenceBytes(tokens int) int64 { return 8*int64(tokens) + 4*int64(pagesFor(tokens)) }
 
-// Footprint is the memory that a model needs, in bytes.
+// Footprint is the memory that a model needs, in bytes, and what it depends on.
 type Footprint struct {
 	Weights int64 // once a model
 	State   int64 // once a State
 	Batcher int64 // once a Batcher, beside its pages
 	Page    int64 // once for each PageTokens tokens of a text in a Batcher
 	Logits  int64 // those of one position
+	Context int   // Config.Context, in tokens
 }
 
 // Estimate returns what the model in a folder will take, with a sequence of so many
-// tokens, from its configuration and the sizes of its files alone. The errors are
-// those of Load and NewState.
+// tokens, from its configuration and the headers of its files alone, in which it finds
+// all that would keep the model from loading. The errors are those of Load and NewState.
 func Estimate(fsys fs.FS, tokens int) (Footprint, error) {
-	c, err := readConfig(fsys)
+	c, header, err := describe(fsys)
 	if err != nil {
 		return Footprint{}, err
 	}
 	if err := c.checkLength(tokens); err != nil {
 		return Footprint{}, err
 	}
-	files, err := weights.Files(fsys, weightsBase)
-	if err != nil {
-		return Footprint{}, fmt.Errorf("lm: %w", err)
+	if err := c.checkTensors(header); err != nil {
+		return Footprint{}, err
 	}
 	f := Footprint{
 		State: c.stateBytes(tokens), Page: c.pageBytes(), Logits: 4 * int64(c.Vocab),
-		Batcher: c.passBytes(BatchOptions{}.size(&c)),
+		Batcher: c.passBytes(BatchOptions{}.size(&c)), Context: c.Context,
 	}
-	for _, file := range files {
-		f.Weights += file.Size
-	}
+	f.Weights = header.Bytes()
 	return f, nil
 }

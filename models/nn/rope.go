@@ -12,7 +12,7 @@ import (
 type RopeScaling struct {
 	Theta           float64   `json:"rope_theta"`
 	Rotated         float64   `json:"partial_rotary_factor"`
-	Type            string    `json:"rope_type"` // "default", "linear", "dynamic", "llama3", "yarn" or "longrope"
+	Type            string    `json:"rope_type"` // "default", "linear", "dynamic", "llama3", "yarn" or "longrope"; "factors" in GGUF files
 	Factor          float64   `json:"factor"`
 	OriginalContext int       `json:"original_max_position_embeddings"`
 	LowFreqFactor   float64   `json:"low_freq_factor"`  // llama3
@@ -20,7 +20,7 @@ type RopeScaling struct {
 	AttentionFactor float64   `json:"attention_factor"` // yarn, longrope
 	BetaFast        float64   `json:"beta_fast"`        // yarn
 	BetaSlow        float64   `json:"beta_slow"`        // yarn
-	ShortFactor     []float64 `json:"short_factor"`     // longrope
+	ShortFactor     []float64 `json:"short_factor"`     // longrope, factors
 	LongFactor      []float64 `json:"long_factor"`      // longrope
 }
 
@@ -80,8 +80,26 @@ func NewRope(c RopeConfig) (Rope, error) {
 		r.yarn()
 	case "longrope":
 		r.longrope()
+	case "factors":
+		r.series(c.Theta)
+		for i := range r.frequency {
+			r.frequency[i] /= float32(s.ShortFactor[i])
+		}
 	}
 	return r, nil
+}
+
+// Slowing returns by what factor each component turns more slowly than it would without
+// scaling, [Half]: what GGUF files state in the place of Llama 3's scaling, and "factors"
+// reads as ShortFactor.
+func (r Rope) Slowing() []float32 {
+	plain := Rope{config: r.config, frequency: make([]float32, len(r.frequency))}
+	plain.series(r.config.Theta)
+	factors := make([]float32, len(r.frequency))
+	for i, f := range r.frequency {
+		factors[i] = plain.frequency[i] / f
+	}
+	return factors
 }
 
 func (c RopeConfig) kind() string {
@@ -107,6 +125,8 @@ func (c RopeConfig) validate() error {
 		return nil
 	case "longrope":
 		return c.validateLongrope()
+	case "factors":
+		return validateFactors(kind, c.Dim/2, s.ShortFactor)
 	case "linear", "dynamic", "llama3", "yarn":
 	default:
 		return fmt.Errorf("rope: rope_type %q is not supported (default, linear, dynamic, llama3, yarn, longrope)", kind)
@@ -132,14 +152,25 @@ func (c RopeConfig) validateLongrope() error {
 	if len(s.ShortFactor) != c.Dim/2 || len(s.LongFactor) != c.Dim/2 {
 		return fmt.Errorf("rope: rope_type longrope with %d in short_factor and %d in long_factor, want %d", len(s.ShortFactor), len(s.LongFactor), c.Dim/2)
 	}
-	for _, f := range slices.Concat(s.ShortFactor, s.LongFactor) {
-		if !(f > 0) || math.IsInf(f, 0) {
-			return fmt.Errorf("rope: rope_type longrope with the factor %v, want more than 0", f)
-		}
+	if err := validateFactors("longrope", c.Dim, slices.Concat(s.ShortFactor, s.LongFactor)); err != nil {
+		return err
 	}
 	if c.originalContext() < 2 || s.AttentionFactor < 0 || s.Factor < 0 {
 		return fmt.Errorf("rope: rope_type longrope with original_max_position_embeddings %d, attention_factor %v, factor %v",
 			s.OriginalContext, s.AttentionFactor, s.Factor)
+	}
+	return nil
+}
+
+// validateFactors checks the factors of n components.
+func validateFactors(kind string, n int, factors []float64) error {
+	if len(factors) != n {
+		return fmt.Errorf("rope: rope_type %s with %d factors, want %d", kind, len(factors), n)
+	}
+	for _, f := range factors {
+		if !(f > 0) || math.IsInf(f, 0) {
+			return fmt.Errorf("rope: rope_type %s with the factor %v, want more than 0", kind, f)
+		}
 	}
 	return nil
 }
@@ -234,6 +265,9 @@ func (r Rope) Switches() bool { return r.long != nil }
 
 // Long reports whether a sequence of that length has the angles of the longer ones.
 func (r Rope) Long(length int) bool { return r.long != nil && length > r.config.originalContext() }
+
+// Factor returns the factor of all cosines and sines.
+func (r Rope) Factor() float32 { return r.factor }
 
 // Half returns the number of rotated pairs.
 func (r Rope) Half() int { return len(r.frequency) }

@@ -49,6 +49,7 @@ type tileCall struct {
 	w       *uint16 // groups of BF16 [16·steps, 16, 2]
 	wStride int     // bytes from group to group
 	steps   int
+	add     int // not 0: to what y holds
 }
 
 //go:noescape
@@ -93,6 +94,7 @@ func (tileKernel) width(int) int { return tileGroups }
 // multiply lets the strips pass a few groups of weights while those are in the cache.
 func (k tileKernel) multiply(p piece) {
 	var config tileConfig
+	shaped := 0 // tokens that config is for
 	var sums [2 * tileTokens * groupRows]float32
 	rows, size, whole := p.W.Rows, p.W.groupBytes(), min(p.groups.hi, p.W.Rows/groupRows)
 	c := tileCall{config: &config, xStride: tileStrips{}.bytes(p.W.Cols), yStride: 4 * rows, wStride: size, steps: p.W.Cols / tileColumns}
@@ -100,7 +102,9 @@ func (k tileKernel) multiply(p piece) {
 		n := 0
 		for s := p.strips.lo; s < p.strips.hi; s++ {
 			tokens, x := p.operand.strip(s)
-			config = tileConfigFor(tokens.hi - tokens.lo)
+			if n := tokens.hi - tokens.lo; n != shaped {
+				config, shaped = tileConfigFor(n), n
+			}
 			c.x, c.w = (*uint16)(unsafe.Pointer(&x[0])), (*uint16)(unsafe.Pointer(&p.W.packed[g*size]))
 			y := p.Y[tokens.lo*rows+g*groupRows : tokens.hi*rows]
 			c.y = &y[0]

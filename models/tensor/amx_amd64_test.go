@@ -30,7 +30,7 @@ func TestTileKernels(t *testing.T) {
 				y := make([]float32, tokens*stride)
 				config := tileConfigFor(tokens)
 				for g := 0; g < groups; {
-					c := tileCall{&config, &x[0], 2 * (k + 8), &y[g*16], 4 * stride, &w[g*16*k], 32 * k, steps}
+					c := tileCall{&config, &x[0], 2 * (k + 8), &y[g*16], 4 * stride, &w[g*16*k], 32 * k, steps, 0}
 					g += c.run(tokens, groups-g)
 				}
 				for i := range tokens {

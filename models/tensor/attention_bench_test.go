@@ -55,9 +55,9 @@ func BenchmarkAttention(b *testing.B) {
 		b.Run(z.name, func(b *testing.B) {
 			e := NewExec(pool(b, 2))
 			q, k := normal(1, z.queries*z.heads*z.d), normal(2, z.keys*z.heads*z.d)
-			a := FullAttention{Out: make([]float32, len(q)), Q: q, K: k, V: k, Heads: z.heads, KVHeads: z.heads, HeadDim: z.d, Scale: 0.2}
+			a := Attention{Out: make([]float32, len(q)), Q: q, K: k, V: k, Heads: z.heads, KVHeads: z.heads, HeadDim: z.d, Scale: 0.2}
 			for b.Loop() {
-				e.FullAttention(a)
+				e.Attention(a)
 			}
 			flops(b, 4*float64(z.queries)*float64(z.keys)*float64(z.heads*z.d))
 		})

@@ -2,9 +2,9 @@ package tensor
 
 import "fmt"
 
-// FullAttention is attention between two sequences that lie in memory whole: those of
+// Attention is attention between two sequences that lie in memory whole: those of
 // an image with itself, of an image with a text, of a decoder with what it has heard.
-type FullAttention struct {
+type Attention struct {
 	Out []float32 // [B, Tq, Heads, HeadDim]; may be Q
 	Q   []float32 // [B, Tq, Heads, HeadDim]
 	K   []float32 // [B, Tk, KVHeads, HeadDim]
@@ -26,9 +26,9 @@ type FullAttention struct {
 	Bias []float32
 }
 
-// FullAttention computes Out = softmax(cap(Scale·Q·Kᵀ) + Bias)·V. It copies K and V
+// Attention computes Out = softmax(cap(Scale·Q·Kᵀ) + Bias)·V. It copies K and V
 // into memory of the Exec, in the order that the kernels read.
-func (e *Exec) FullAttention(a FullAttention) {
+func (e *Exec) Attention(a Attention) {
 	batch := max(a.Batch, 1)
 	queries := rowsOf(len(a.Q), batch*a.Heads*a.HeadDim, "queries")
 	keys := rowsOf(len(a.K), batch*a.KVHeads*a.HeadDim, "keys")
@@ -67,7 +67,7 @@ func (e *Exec) FullAttention(a FullAttention) {
 	t.run(e)
 }
 
-// contiguous is the memory in which FullAttention puts keys and values: a page for
+// contiguous is the memory in which Attention puts keys and values: a page for
 // each member of the batch.
 type contiguous struct {
 	k, v  []float32
@@ -76,7 +76,7 @@ type contiguous struct {
 }
 
 // pages returns room for so many keys in each page, and makes spans that fill it.
-func (c *contiguous) pages(batch, keys int, a FullAttention) KVPages {
+func (c *contiguous) pages(batch, keys int, a Attention) KVPages {
 	kv := KVPages{PageTokens: roundUp(keys, tileKeys), Heads: a.KVHeads, HeadDim: a.HeadDim}
 	c.k, c.v = grown(c.k, batch*kv.PageFloats()), grown(c.v, batch*kv.PageFloats())
 	for len(c.page) < batch {

@@ -8,7 +8,7 @@ import "fmt"
 // it is written by StoreKV and may be copied whole; what it holds before does not matter.
 type KVPages struct {
 	K, V       []float32 // pages of PageFloats
-	PageTokens int       // positions of a page: 16, 32 or a multiple of 64
+	PageTokens int       // positions of a page: 16, 32, 64 or a multiple of 128
 	Heads      int       // heads of keys and values
 	HeadDim    int
 }
@@ -26,7 +26,7 @@ func (p KVPages) paddedDim() int { return roundUp(p.HeadDim, panelWidth) }
 func roundUp(n, step int) int { return (n + step - 1) / step * step }
 
 func (p KVPages) check() {
-	good := p.PageTokens == 16 || p.PageTokens == 32 || p.PageTokens > 0 && p.PageTokens%tileKeys == 0
+	good := p.PageTokens == 16 || p.PageTokens == 32 || p.PageTokens == 64 || p.PageTokens > 0 && p.PageTokens%tileKeys == 0
 	if !good || p.Heads <= 0 || p.HeadDim <= 0 || len(p.K) != len(p.V) || len(p.K)%p.PageFloats() != 0 {
 		panic(fmt.Sprintf("tensor: %d keys and %d values in pages [%d, %d, %d]", len(p.K), len(p.V), p.PageTokens, p.Heads, p.HeadDim))
 	}
@@ -75,7 +75,7 @@ func (e *Exec) StoreKV(p KVPages, k, v []float32, spans []Span) {
 	}
 	t := &e.store
 	*t = storeTask{pages: p, k: k, v: v, spans: spans, rows: rows}
-	if parts := roundUp(rows, storeRows) / storeRows; len(k) < inlineWork {
+	if parts := roundUp(rows, storeRows) / storeRows; len(k) < storeInline {
 		for i := range parts {
 			t.part(i)
 		}
@@ -92,7 +92,13 @@ type storeTask struct {
 	rows  int
 }
 
-const storeRows = 16
+const (
+	storeRows = 2 // of a part
+
+	// storeInline is the number of floats below which waking another thread costs more
+	// than it saves: less than elsewhere, as each may wait for a line of memory.
+	storeInline = 1 << 11
+)
 
 func (t *storeTask) part(i int) {
 	lo, hi := i*storeRows, min((i+1)*storeRows, t.rows)

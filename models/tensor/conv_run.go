@@ -95,7 +95,7 @@ func (t *convTask) run(e *Exec) {
 	for len(t.scratch) < threads {
 		t.scratch = append(t.scratch, convScratch{})
 	}
-	depth := 2 * convDepth
+	const depth = convDepth
 	for i := range t.scratch[:threads] {
 		s := &t.scratch[i]
 		s.a, s.sums, s.wide = grown(s.a, convRows*depth), grown(s.sums, convRows*t.cols), grown(s.wide, 2*depth*panelWidth)
@@ -196,15 +196,6 @@ func (t *convTask) locate(s *convScratch, p *convPhase, first, count int) {
 	}
 }
 
-// from returns where in X a tap reads for a pixel, -1 if that is padding.
-func (t *convTask) from(p *convPixel, tap *convTap) int {
-	y, x := p.in[0]+tap.offset[0], p.in[1]+tap.offset[1]
-	if uint(y) >= uint(t.Height) || uint(x) >= uint(t.Width) {
-		return -1
-	}
-	return ((p.img*t.Height+y)*t.Width + x) * t.Conv.config.In
-}
-
 // product sums for a block what the phase's taps lead to.
 func (t *convTask) product(s *convScratch, p *convPhase, b convBlock) {
 	c := t.Conv
@@ -255,18 +246,50 @@ func (t *convTask) plain() bool {
 func (t *convTask) gather(s *convScratch, p *convPhase, b convBlock, lo, n int) {
 	in := t.Conv.config.In / t.Conv.config.Groups
 	for at := 0; at < n; {
-		tap, channel := &p.taps[(lo+at)/in], (lo+at)%in
-		run := min(in-channel, n-at)
+		first, channel := (lo+at)/in, (lo+at)%in
+		taps := p.taps[first : first+1]
+		if t.Conv.config.Groups == 1 {
+			taps = beside(p.taps[first:])
+		}
+		run := min(len(taps)*in-channel, n-at)
 		for r := range b.rows {
-			to := s.a[r*n+at:][:run]
-			from := t.from(&s.pixel[r], tap)
-			if from < 0 {
-				clear(to)
-				continue
-			}
-			copy(to, t.X[from+b.group*in+channel:])
+			t.read(s.a[r*n+at:][:run], &s.pixel[r], taps, b.group*in+channel)
 		}
 		at += run
+	}
+}
+
+// beside returns the taps at the beginning of taps that read pixels side by side.
+func beside(taps []convTap) []convTap {
+	n := 1
+	for n < len(taps) && taps[n].offset == [2]int{taps[0].offset[0], taps[0].offset[1] + n} {
+		n++
+	}
+	return taps[:n]
+}
+
+// read copies what taps that are side by side read for a pixel, from a channel of the
+// first on.
+func (t *convTask) read(to []float32, p *convPixel, taps []convTap, channel int) {
+	channels := t.Conv.config.In
+	y, x := p.in[0]+taps[0].offset[0], p.in[1]+taps[0].offset[1]
+	if uint(y) >= uint(t.Height) {
+		clear(to)
+		return
+	}
+	from := ((p.img*t.Height+y)*t.Width+x)*channels + channel
+	if x >= 0 && x+len(taps) <= t.Width {
+		copy(to, t.X[from:])
+		return
+	}
+	for ; len(to) > 0; x++ { // the image ends among them
+		n := min(channels-channel, len(to))
+		if uint(x) < uint(t.Width) {
+			copy(to[:n], t.X[from:])
+		} else {
+			clear(to[:n])
+		}
+		to, from, channel = to[n:], from+n, 0
 	}
 }
 
@@ -288,8 +311,11 @@ func (t *convTask) channels(s *convScratch, p *convPhase, count int) {
 		sums := s.sums[:n]
 		copy(sums, c.bias)
 		for i := range p.taps {
-			if from := t.from(&s.pixel[r], &p.taps[i]); from >= 0 {
-				multiplyAdd(t.level, sums, t.X[from:][:n], c.f32[(p.first+i)*n:][:n])
+			q, offset := &s.pixel[r], p.taps[i].offset
+			y, x := q.in[0]+offset[0], q.in[1]+offset[1]
+			if uint(y) < uint(t.Height) && uint(x) < uint(t.Width) {
+				from := ((q.img*t.Height+y)*t.Width + x) * n
+				addHadamard(t.level, sums, t.X[from:][:n], c.f32[(p.first+i)*n:][:n])
 			}
 		}
 		activate(t.level, t.Activation, t.Y[s.pixel[r].out*n:][:n], sums, nil)

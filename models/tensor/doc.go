@@ -2,6 +2,11 @@
 // products with weights in their file type, normalisation, rotary positions,
 // activations and attention, over flat float32 slices that the caller owns.
 //
+// Weights multiply fastest when they are packed: laid out once, at load, in groups of 16
+// rows for the vector instructions of the machine (Matrix.Pack, Arena). The assembly is
+// written by the program in gen, one tile of registers after another; Level says which
+// instructions a Pool uses, and every kernel has a twin in Go.
+//
 // A kernel's result depends on its arguments alone. Work is divided over outputs
 // and never inside a sum, so the bits are the same for any number of threads and
 // for any way of cutting a sequence into calls.

@@ -10,15 +10,9 @@ import (
 // pairs. This holds for every way of dividing a product, so that the bits depend on
 // the row and the token alone.
 
-const (
-	// depthBlock is the number of columns summed before the next piece of activations
-	// is looked at: a strip and a few groups of so many stay in the nearest cache.
-	depthBlock = 512
-
-	// groupsTogether is the number of groups that pass a strip before the next strip
-	// is looked at: a multiple of 2 and 3, which is what high strips are taken with.
-	groupsTogether = 6
-)
+// depthBlock is the number of columns summed before the next piece of activations is
+// looked at: so many of a piece's weights stay in the second cache while all strips pass.
+const depthBlock = 512
 
 // floatKernel multiplies packed F32, F16 and BF16 matrices.
 type floatKernel struct {
@@ -41,7 +35,7 @@ func (k *floatKernel) form() form { return k.takes }
 // many tokens, as the assembly takes them.
 func (k *floatKernel) width(tokens int) int {
 	if k.level == AVX512 {
-		return [...]int{1: 8, 8, 8, 6, 4, 4, 3, 3, 2, 2, 2, 2}[tokens]
+		return [...]int{1: 4, 4, 4, 4, 4, 4, 3, 3}[tokens]
 	}
 	return [...]int{1: 4, 2, 2, 1, 1, 1}[tokens]
 }
@@ -54,20 +48,18 @@ func (k *floatKernel) stepColumns() int {
 	return 4
 }
 
-// multiply takes the columns in blocks, so that what is read again is still in the
-// caches; the sums wait in Y meanwhile.
+// multiply takes the columns in blocks if weights are read again, so that they are still
+// in the cache; the sums wait in Y meanwhile.
 func (k *floatKernel) multiply(p piece) {
 	depth := floatDepth(p.W.Cols)
-	together := groupsTogether
-	if p.strips.hi-p.strips.lo == 1 {
-		together = p.groups.hi - p.groups.lo
+	block := depth
+	if p.strips.hi-p.strips.lo > 1 {
+		block = depthBlock
 	}
-	for at := 0; at < depth; at += depthBlock {
-		columns := span{at, min(at+depthBlock, depth)}
-		for g := p.groups.lo; g < p.groups.hi; g += together {
-			for s := p.strips.lo; s < p.strips.hi; s++ {
-				k.multiplyStrip(p, span{g, min(g+together, p.groups.hi)}, s, columns)
-			}
+	for at := 0; at < depth; at += block {
+		columns := span{at, min(at+block, depth)}
+		for strip := p.strips.lo; strip < p.strips.hi; strip++ {
+			k.multiplyStrip(p, strip, columns)
 		}
 	}
 }
@@ -88,9 +80,10 @@ type floatTile struct {
 	tokens      int
 }
 
-// multiplyStrip adds up some columns of a strip and some groups. The last group is
-// summed beside Y if Y has no room for all of its rows.
-func (k *floatKernel) multiplyStrip(p piece, groups span, strip int, columns span) {
+// multiplyStrip adds up some columns of a strip. The last group is summed beside Y if Y
+// has no room for all of its rows.
+func (k *floatKernel) multiplyStrip(p piece, strip int, columns span) {
+	groups := p.groups
 	tokens, x := p.operand.strip(strip)
 	rows, size, step := p.W.Rows, p.W.groupBytes(), k.stepColumns()
 	t := floatTile{
@@ -140,10 +133,10 @@ func (k *floatKernel) multiplyStrip(p piece, groups span, strip int, columns spa
 var noBias [groupRows]float32
 
 // maxStrip is the most tokens in a strip of any level.
-const maxStrip = 12
+const maxStrip = 8
 
-// stripHeight returns the most tokens whose sums with a group or two fit in the
-// registers of a level.
+// stripHeight returns the most tokens whose sums with a few groups fit in the
+// registers of a level: few loads for each multiplication, and little power for them.
 func stripHeight(l Level) int {
 	if l == AVX512 {
 		return maxStrip
@@ -157,20 +150,21 @@ type floatStrips Level
 func (s floatStrips) height() int      { return stripHeight(Level(s)) }
 func (floatStrips) bytes(cols int) int { return 4 * floatDepth(cols) }
 
-func (floatStrips) prepare(dst []byte, x []float32, cols, tokens int) {
-	out, step := cast[float32](dst), 4*tokens
+func (s floatStrips) prepare(dst []byte, x []float32, cols, tokens int) {
+	out := cast[float32](dst)
 	for t := range tokens {
-		row := x[t*cols:][:cols]
-		at := 4 * t
-		for ; len(row) >= 4; row = row[4:] {
-			*(*[4]float32)(out[at:]) = [4]float32(row)
-			at += step
-		}
-		for k := cols &^ 3; k < floatDepth(cols); k += 4 {
-			*(*[4]float32)(out[at:]) = [4]float32{}
-			at += step
-			row = row[copy(out[at-step:][:4], row):]
-		}
+		spreadRow(Level(s), out[4*t:], x[t*cols:][:cols], 4*tokens)
+	}
+}
+
+// spreadRowGeneric copies a row into blocks of four, stride apart, an even number of them,
+// the last ones filled up with zeros.
+func spreadRowGeneric(dst, x []float32, stride int) {
+	for at := 0; len(x) > 0; at += 2 * stride {
+		var b [8]float32
+		x = x[copy(b[:], x):]
+		*(*[4]float32)(dst[at:]) = [4]float32(b[:])
+		*(*[4]float32)(dst[at+stride:]) = [4]float32(b[4:])
 	}
 }
 

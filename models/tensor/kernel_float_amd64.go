@@ -2,6 +2,8 @@
 
 package tensor
 
+import "unsafe"
+
 //go:noescape
 func multiplyF32AVX512(t *floatTile)
 
@@ -27,7 +29,12 @@ func multiplyBF16AVX2(t *floatTile)
 // stride bytes apart.
 //
 //go:noescape
-func roundRowAVX512(dst *uint16, x *float32, pairs, stride int)
+func roundRowAVX512(dst unsafe.Pointer, x *float32, pairs, stride int)
+
+// spreadRowAVX2 writes 8·pairs values in blocks of four, stride bytes apart.
+//
+//go:noescape
+func spreadRowAVX2(dst unsafe.Pointer, x *float32, pairs, stride int)
 
 // run multiplies with the instructions of the kernel's level.
 func (k *floatKernel) run(t *floatTile) {
@@ -56,9 +63,24 @@ func roundRow(dst []uint16, x []float32, stride int) {
 	pairs := len(x) / 16
 	if pairs > 0 {
 		_ = dst[(2*pairs-1)*stride+7]
-		roundRowAVX512(&dst[0], &x[0], pairs, 2*stride)
+		roundRowAVX512(unsafe.Pointer(&dst[0]), &x[0], pairs, 2*stride)
 	}
 	if rest := x[16*pairs:]; len(rest) > 0 {
 		roundRowGeneric(dst[2*pairs*stride:], rest, stride)
+	}
+}
+
+// spreadRow is spreadRowGeneric with the instructions of a level.
+func spreadRow(l Level, dst, x []float32, stride int) {
+	pairs := len(x) / 8
+	if l < AVX2 {
+		pairs = 0
+	}
+	if pairs > 0 {
+		_ = dst[(2*pairs-1)*stride+3]
+		spreadRowAVX2(unsafe.Pointer(&dst[0]), &x[0], pairs, 4*stride)
+	}
+	if rest := x[8*pairs:]; len(rest) > 0 {
+		spreadRowGeneric(dst[2*pairs*stride:], rest, stride)
 	}
 }

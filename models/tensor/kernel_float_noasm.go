@@ -5,3 +5,5 @@ package tensor
 func (k *floatKernel) run(t *floatTile) { t.generic(k.dtype, k.pairs) }
 
 func roundRow(dst []uint16, x []float32, stride int) { roundRowGeneric(dst, x, stride) }
+
+func spreadRow(_ Level, dst, x []float32, stride int) { spreadRowGeneric(dst, x, stride) }

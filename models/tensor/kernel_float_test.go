@@ -1,9 +1,11 @@
 package tensor
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"testing"
+	"unsafe"
 )
 
 var floatTypes = []DType{F32, F16, BF16}
@@ -91,15 +93,156 @@ func TestPackedProducts(t *testing.T) {
 						two.MatMul(again[lo*rows:hi*rows], x[lo*cols:hi*cols], w, bias)
 					}
 					same(t, name+" in pieces", again, y)
+					two.MatMul(again, x, plain, bias)
+					same(t, name+" not packed", again, y)
 				}
 			}
 		}
 	}
 }
 
-// TestPackedKernels compares every tile of the assembly with its Go twin.
+// kernelsOf returns the float kernels of every level that this machine has, with and
+// without pairs of BF16.
+func kernelsOf() []*floatKernel {
+	var kernels []*floatKernel
+	for _, l := range levelsOf() {
+		f := detect().limit(l)
+		for _, d := range floatTypes {
+			kernels = append(kernels, newFloatKernel(d, features{level: f.level}))
+		}
+		if f.bf16 {
+			kernels = append(kernels, newFloatKernel(BF16, f))
+		}
+	}
+	return kernels
+}
+
+// TestPackedKernels compares every shape of tile with the Go twin, each beginning with
+// the same sums. They may differ by the rounding of the products alone.
 func TestPackedKernels(t *testing.T) {
 	t.Parallel()
+	const between = 5 // floats in Y from one token's sums to the next
+	for _, k := range kernelsOf() {
+		for tokens := 1; tokens <= k.form().height(); tokens++ {
+			for groups := 1; groups <= 9; groups++ {
+				cols := 8 * (1 + (tokens+groups)%11)
+				name := fmt.Sprintf("%v %v pairs=%v: %d tokens, %d groups, %d columns", k.level, k.dtype, k.pairs, tokens, groups, cols)
+				plain, _ := randomMatrix(uint64(groups), k.dtype, groups*groupRows, cols)
+				w := plain.Pack(nil)
+				x := alignedBytes(tokens * k.form().bytes(cols))
+				k.form().prepare(x, normal(2, tokens*cols), cols, tokens)
+				stride := groups*groupRows + between
+				got, want := normal(3, tokens*stride), normal(3, tokens*stride)
+				tile := floatTile{
+					y: &got[0], yStride: 4 * stride, start: &got[0], startStride: 4 * stride, startGroup: 4 * groupRows,
+					x: unsafe.Pointer(&x[0]), w: unsafe.Pointer(&w.packed[0]), wStride: w.groupBytes(),
+					steps: cols / k.stepColumns(), groups: groups, tokens: tokens,
+				}
+				k.run(&tile)
+				tile.y, tile.start = &want[0], &want[0]
+				tile.generic(k.dtype, k.pairs)
+				for i := range want {
+					inside := i%stride < groups*groupRows
+					if d := math.Abs(float64(got[i] - want[i])); !(d <= 1e-5) || d > 0 && !inside {
+						t.Fatalf("%s: float %d is %v, want %v", name, i, got[i], want[i])
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestPackedStrangeValues checks that NaN, infinities and denormals take the same way
+// through every kernel. VDPBF16PS takes denormals for 0.
+func TestPackedStrangeValues(t *testing.T) {
+	t.Parallel()
+	inf, nan := float32(math.Inf(1)), float32(math.NaN())
+	const rows, cols, tokens = 19, 35, 9
+	for _, l := range levelsOf() {
+		for _, d := range floatTypes {
+			e := execAt(t, Config{Threads: 1, Level: l})
+			for at := range cols {
+				w := make([]float32, rows*cols)
+				w[at], w[cols+at], w[17*cols+at], w[18*cols+at] = nan, inf, -inf, 0x1p-14
+				x, y := make([]float32, tokens*cols), make([]float32, tokens*rows)
+				for i := range tokens {
+					x[i*cols+at] = 0x1p-120
+				}
+				e.MatMul(y, x, strange(d, rows, cols, w).Pack(nil), nil)
+				for i := range tokens {
+					r := y[i*rows:][:rows]
+					tiny := r[18] == 0x1p-134 || e.kernels.packed[d].form() == form(pairStrips{}) && r[18] == 0
+					if r[0] == r[0] || r[1] != inf || r[17] != -inf || !tiny || r[4] != 0 {
+						t.Fatalf("%v %v at %d, token %d: %v", l, d, at, i, r)
+					}
+				}
+			}
+		}
+	}
+}
+
+// strange encodes values that may be NaN or infinite.
+func strange(d DType, rows, cols int, values []float32) Matrix {
+	if d == F32 {
+		return FromFloat32s(rows, cols, values)
+	}
+	var data []byte
+	for _, v := range values {
+		bits := floatToBFloat(v)
+		if d == F16 {
+			bits = floatToHalf(v)
+		}
+		data = binary.LittleEndian.AppendUint16(data, bits)
+	}
+	return NewMatrix(d, rows, cols, data)
+}
+
+// FuzzMatMul compares packed products of any size, on every level, with plain sums, and
+// bit for bit when the tokens are cut into two calls.
+func FuzzMatMul(f *testing.F) {
+	f.Add(uint8(0), uint16(1), uint16(1), uint8(1), uint8(0), true)
+	f.Add(uint8(1), uint16(33), uint16(70), uint8(9), uint8(8), false)
+	f.Add(uint8(2), uint16(50), uint16(640), uint8(40), uint8(3), false)
+	f.Fuzz(func(t *testing.T, kind uint8, rows, cols uint16, tokens, cut uint8, exact bool) {
+		d := floatTypes[int(kind)%len(floatTypes)]
+		r, c, n := 1+int(rows%100), 1+int(cols%1200), 1+int(tokens%50)
+		plain, values := randomMatrix(uint64(rows), d, r, c)
+		w, x, bias := plain.Pack(nil), normal(uint64(cols), n*c), normal(uint64(tokens), r)
+		for _, l := range levelsOf() {
+			e := execAt(t, Config{Threads: 2, Level: l, Exact: exact})
+			y, again := make([]float32, n*r), make([]float32, n*r)
+			e.MatMul(y, x, w, bias)
+			used := x
+			if _, exact := e.kernel(w).form().(floatStrips); !exact {
+				used = rounded(x)
+			}
+			name := fmt.Sprintf("%v %v exact=%v [%d, %d]·[%d, %d]ᵀ", l, d, exact, n, c, r, c)
+			checkProduct(t, name, y, used, values, bias, c)
+			at := int(cut) % (n + 1)
+			e.MatMul(again[:at*r], x[:at*c], w, bias)
+			e.MatMul(again[at*r:], x[at*c:], w, bias)
+			same(t, fmt.Sprintf("%s cut at %d", name, at), again, y)
+		}
+	})
+}
+
+func TestMatMulPanics(t *testing.T) {
+	t.Parallel()
+	e := NewExec(nil)
+	w := FromFloat32s(20, 3, make([]float32, 60)).Pack(nil)
+	for name, f := range map[string]func(){
+		"activations": func() { e.MatMul(make([]float32, 20), make([]float32, 4), w, nil) },
+		"result":      func() { e.MatMul(make([]float32, 19), make([]float32, 3), w, nil) },
+		"bias":        func() { e.MatMul(make([]float32, 20), make([]float32, 3), w, make([]float32, 16)) },
+		"none":        func() { e.MatMuls(nil) },
+		"other columns": func() {
+			e.MatMuls(make([]float32, 3), Product{Y: make([]float32, 20), W: w}, Product{Y: make([]float32, 1), W: FromFloat32s(1, 2, make([]float32, 2))})
+		},
+	} {
+		if !panics(f) {
+			t.Errorf("wrong %s: no panic", name)
+		}
+	}
 }
 
 func TestPack(t *testing.T) {

@@ -107,11 +107,13 @@ func (f quantForm) quantizeRowGeneric(dst []byte, x []float32, stride int) {
 // quantKernel multiplies packed matrices of one block type.
 type quantKernel struct {
 	dtype DType
-	takes quantForm
+	level Level
+	tiles bool // AMX: without Q6_K, for which vectors are faster
+	takes form // a quantForm
 }
 
 func newQuantKernel(d DType, f features) *quantKernel {
-	return &quantKernel{dtype: d, takes: newQuantForm(d, f.level)}
+	return &quantKernel{dtype: d, level: f.level, tiles: f.tiles && d != Q6_K, takes: newQuantForm(d, f.level)}
 }
 
 func (k *quantKernel) form() form    { return k.takes }
@@ -134,22 +136,61 @@ type quantTile struct {
 	next    int   // bytes from the first group to the second; 0 if there is none, and its rows repeat those of the first
 	steps   int   // of 32 columns
 	tokens  int   // at most maxQuantStrip
-	scratch *byte // 1024 bytes
+	scratch *byte // of quantScratch bytes
+
+	shapes *tileShapes // of the tiles of AMX, where they are used
 
 	none *float32 // zeros to begin with where there is no bias
 }
+
+// quantScratch is the memory that kernels need beside the sums: levels of two groups
+// and step, and with AMX the sums of two steps for all tokens.
+const quantScratch = 2*len(stepLevels{}) + 2*maxQuantStrip*tileRowsQuant*4
+
+// tileShapes is what LDTILECFG reads: the kind of configuration, the bytes of a row of
+// each tile and the numbers of rows.
+type tileShapes struct {
+	palette, start uint8
+	_              [14]uint8
+	rowBytes       [16]uint16
+	rows           [16]uint8
+}
+
+// quantTokens is the number of tokens in a tile of AMX.
+const quantTokens = 16
+
+// newTileShapes returns the shapes for so many tokens: tiles 0 and 1 are sums and 4
+// activations of 16 tokens, 2, 3 and 5 the same of those left, 6 and 7 levels.
+func newTileShapes(tokens int) tileShapes {
+	s := tileShapes{palette: 1}
+	left := uint8(max(1, tokens%quantTokens))
+	for i, rows := range []uint8{quantTokens, quantTokens, left, left, quantTokens, left, quantStep / 4, quantStep / 4} {
+		s.rowBytes[i], s.rows[i] = 4*groupRows, rows
+	}
+	s.rowBytes[4], s.rowBytes[5] = quantStep, quantStep
+	return s
+}
+
+// fewestTiled is the number of tokens from which tiles are faster than vectors.
+const fewestTiled = 8
 
 const tileRowsQuant = quantGroups * groupRows
 
 func (k *quantKernel) multiply(p piece) {
 	var none [tileRowsQuant]float32
-	var sums [maxQuantStrip * tileRowsQuant]float32
-	var scratch [2 * len(stepLevels{})]byte
+	var sums [maxQuantStrip*tileRowsQuant + alignment/4]float32
+	var scratch [quantScratch + alignment]byte
+	var shapes tileShapes
 	l := newQuantLayout(k.dtype, p.W.Cols)
-	t := quantTile{sums: &sums[0], scratch: &scratch[0], steps: p.W.Cols / quantStep, none: &none[0]}
+	t := quantTile{sums: onLine(&sums[0]), scratch: onLine(&scratch[0]), steps: p.W.Cols / quantStep, none: &none[0]}
 	for s := p.strips.lo; s < p.strips.hi; s++ {
 		tokens, x := p.operand.strip(s)
 		t.x, t.tokens = &x[0], tokens.hi-tokens.lo
+		t.shapes = nil
+		if k.tiles && t.tokens >= fewestTiled {
+			shapes = newTileShapes(t.tokens)
+			t.shapes = &shapes
+		}
 		for g := p.groups.lo; g < p.groups.hi; g += quantGroups {
 			group := p.W.packed[g*l.size:]
 			t.levels = &group[0]
@@ -158,15 +199,21 @@ func (k *quantKernel) multiply(p piece) {
 			if g+1 < p.groups.hi {
 				t.next = l.size
 			}
-			k.multiplyTile(&t, p, g*groupRows, tokens.lo)
+			k.multiplyTile(t, p, g*groupRows, tokens.lo)
 		}
 	}
 }
 
-// advance makes the second group the first, and the only one.
-func (t *quantTile) advance() {
+// second returns the tile with the second group as its first, and only one.
+func (t quantTile) second() quantTile {
 	t.levels, t.high, t.scales, t.supers = after(t.levels, t.next), after(t.high, t.next), after(t.scales, t.next), after(t.supers, t.next)
 	t.y, t.bias, t.next = after(t.y, 4*groupRows), after(t.bias, 4*groupRows), 0
+	return t
+}
+
+// onLine returns the first address from p on that is on a line of the cache.
+func onLine[T any](p *T) *T {
+	return after(p, int(-uintptr(unsafe.Pointer(p))%alignment))
 }
 
 // after returns the address so many bytes further on.
@@ -174,7 +221,7 @@ func after[T any](p *T, bytes int) *T { return (*T)(unsafe.Add(unsafe.Pointer(p)
 
 // multiplyTile computes the tile of the rows and tokens that begin there. If it has
 // more rows than there are, or than belong to the piece, it is computed beside Y.
-func (k *quantKernel) multiplyTile(t *quantTile, p piece, row, token int) {
+func (k *quantKernel) multiplyTile(t quantTile, p piece, row, token int) {
 	rows := p.W.Rows
 	n := min(tileRowsQuant, rows-row, p.groups.hi*groupRows-row)
 	t.bias = t.none
@@ -183,7 +230,7 @@ func (k *quantKernel) multiplyTile(t *quantTile, p piece, row, token int) {
 			t.bias = &p.Bias[row]
 		}
 		t.y, t.yStride = &p.Y[token*rows+row], 4*rows
-		k.run(t)
+		k.run(&t)
 		return
 	}
 	var bias [tileRowsQuant]float32
@@ -192,7 +239,7 @@ func (k *quantKernel) multiplyTile(t *quantTile, p piece, row, token int) {
 		copy(bias[:n], p.Bias[row:])
 	}
 	t.bias, t.y, t.yStride = &bias[0], &y[0], 4*tileRowsQuant
-	k.run(t)
+	k.run(&t)
 	for i := range t.tokens {
 		copy(p.Y[(token+i)*rows+row:][:n], y[i*tileRowsQuant:])
 	}

@@ -29,6 +29,27 @@ func multiplyQ5_KAVX512(t *quantTile)
 func multiplyQ6_KAVX512(t *quantTile)
 
 //go:noescape
+func multiplyQ8_0AMX(t *quantTile)
+
+//go:noescape
+func multiplyQ4_0AMX(t *quantTile)
+
+//go:noescape
+func multiplyQ4_1AMX(t *quantTile)
+
+//go:noescape
+func multiplyQ5_0AMX(t *quantTile)
+
+//go:noescape
+func multiplyQ5_1AMX(t *quantTile)
+
+//go:noescape
+func multiplyQ4_KAMX(t *quantTile)
+
+//go:noescape
+func multiplyQ5_KAMX(t *quantTile)
+
+//go:noescape
 func multiplyQ8_0AVX2(t *quantTile)
 
 //go:noescape
@@ -69,18 +90,38 @@ func (f quantForm) quantizeRow(dst []byte, x []float32, stride int) {
 
 // run multiplies with the instructions of the kernel's level.
 func (k *quantKernel) run(t *quantTile) {
-	switch k.takes.level {
-	case AVX512:
+	switch {
+	case t.shapes != nil:
+		k.runAMX(t)
+	case k.level >= AVX512:
 		k.runAVX512(t)
-	case AVX2:
+	case k.level == AVX2:
 		k.runAVX2(t)
 		if t.next != 0 {
-			second := *t
-			second.advance()
+			second := t.second()
 			k.runAVX2(&second)
 		}
 	default:
 		t.generic(k.dtype)
+	}
+}
+
+func (k *quantKernel) runAMX(t *quantTile) {
+	switch k.dtype {
+	case Q8_0:
+		multiplyQ8_0AMX(t)
+	case Q4_0:
+		multiplyQ4_0AMX(t)
+	case Q4_1:
+		multiplyQ4_1AMX(t)
+	case Q5_0:
+		multiplyQ5_0AMX(t)
+	case Q5_1:
+		multiplyQ5_1AMX(t)
+	case Q4_K:
+		multiplyQ4_KAMX(t)
+	case Q5_K:
+		multiplyQ5_KAMX(t)
 	}
 }
 

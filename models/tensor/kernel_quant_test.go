@@ -196,9 +196,8 @@ func TestPackQuantised(t *testing.T) {
 			t.Errorf("%v: %d bytes packed from %d", d, whole.Pack(nil).Bytes(), whole.Bytes())
 		}
 		for name, f := range map[string]func(){
-			"a part of a block":   func() { NewMatrix(d, 1, n+1, make([]byte, d.Bytes(n))) },
-			"transpose":           func() { m.Transposed() },
-			"an unpacked product": func() { NewExec(nil).MatMul(make([]float32, rows), make([]float32, cols), m, nil) },
+			"a part of a block": func() { NewMatrix(d, 1, n+1, make([]byte, d.Bytes(n))) },
+			"transpose":         func() { m.Transposed() },
 		} {
 			if !panics(f) {
 				t.Errorf("%v: %s does not panic", d, name)
@@ -227,6 +226,40 @@ func exactFMA(x, y, z float32) float32 {
 	return got
 }
 
+// FuzzQuantised compares the levels on matrices of arbitrary blocks and activations.
+func FuzzQuantised(f *testing.F) {
+	for i := range blockDTypes {
+		f.Add(uint8(i), uint8(17+i), uint8(1+5*i), uint8(1), []byte{1, 2, 0x3c, 0x80, 0xff, 0x7f, 0x43})
+	}
+	f.Fuzz(func(t *testing.T, kind, rows, tokens, blocks uint8, data []byte) {
+		d := blockDTypes[int(kind)%len(blockDTypes)]
+		n, size := d.Block()
+		m, count, k := 1+int(rows)%50, 1+int(tokens)%70, 1+int(blocks)%3
+		if len(data) == 0 {
+			return
+		}
+		weights := bytes.Repeat(data, 1+m*k*size/len(data))[:m*k*size]
+		x := make([]float32, count*k*n)
+		for i := range x {
+			x[i] = math.Float32frombits(word(weights, 4*i%(len(weights)-3)))
+		}
+		w := NewMatrix(d, m, k*n, weights).Pack(nil)
+		var want []float32
+		for _, l := range levelsOf() {
+			y := make([]float32, count*m)
+			execAt(t, Config{Threads: 1, Level: l}).MatMul(y, x, w, nil)
+			if want == nil {
+				want = y
+			}
+			for i, v := range want {
+				if y[i] != v && v == v {
+					t.Fatalf("%v %v [%d, %d]·[%d, %d]ᵀ: element %d is %v, want %v", d, l, count, k*n, m, k*n, i, y[i], v)
+				}
+			}
+		}
+	})
+}
+
 func TestFMA(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 1))
@@ -241,24 +274,40 @@ func TestFMA(t *testing.T) {
 	}
 }
 
+// BenchmarkQuantised measures products on two threads, the quantising of activations
+// included: type/tokens×rows×columns. GB/s are of packed weights.
 func BenchmarkQuantised(b *testing.B) {
 	for _, d := range blockDTypes {
 		for _, z := range []struct{ tokens, rows, cols int }{
-			{1, 32768, 2048}, {4, 32768, 2048}, {16, 4096, 1024}, {77, 3072, 768}, {1024, 1024, 1024},
+			{1, 2048, 2048}, {1, 32768, 4096}, {4, 32768, 4096}, {16, 4096, 1024}, {77, 3072, 768}, {1024, 1024, 1024},
 		} {
 			b.Run(fmt.Sprintf("%v/%dx%dx%d", d, z.tokens, z.rows, z.cols), func(b *testing.B) {
-				plain, _ := randomQuantised(1, d, z.rows, z.cols)
-				w := plain.Pack(nil)
-				e := NewExec(pool(b, 2))
+				arena := new(Arena)
+				defer arena.Close()
+				n, _ := d.Block()
+				row := randomBlocks(rand.New(rand.NewPCG(1, 1)), d, z.cols/n)
+				w := NewMatrix(d, z.rows, z.cols, bytes.Repeat(row, z.rows)).Pack(arena)
+				e := execAt(b, Config{Threads: 2, Level: benchLevel(b)})
 				x, y := normal(2, z.tokens*z.cols), make([]float32, z.tokens*z.rows)
-				b.ResetTimer()
-				for b.Loop() {
-					e.MatMul(y, x, w, nil)
-				}
-				seconds := b.Elapsed().Seconds() / float64(b.N)
-				b.ReportMetric(2*float64(z.tokens)*float64(z.rows)*float64(z.cols)/seconds/1e9, "Gop/s")
+				seconds := best(b, func() { e.MatMul(y, x, w, nil) })
+				b.ReportMetric(2*float64(z.tokens*z.rows*z.cols)/seconds/1e9, "Gop/s")
 				b.ReportMetric(float64(w.Bytes())/seconds/1e9, "GB/s")
 			})
 		}
+	}
+}
+
+func BenchmarkPackQuantised(b *testing.B) {
+	for _, d := range blockDTypes {
+		b.Run(d.String(), func(b *testing.B) {
+			plain, _ := randomQuantised(1, d, 512, 2048)
+			b.SetBytes(plain.Bytes())
+			arena := new(Arena)
+			defer arena.Close()
+			dst := plain.Pack(arena).packed
+			for b.Loop() {
+				plain.packGroups(dst, span{0, plain.groups()})
+			}
+		})
 	}
 }

@@ -77,12 +77,18 @@ func (e *Exec) GroupNorm(g GroupNorm) {
 		panic(fmt.Sprintf("tensor: norm of %d groups over %d floats into %d, with %d weights and %d biases, batch %d",
 			g.Groups, len(g.X), len(g.Y), c, len(g.Bias), batch))
 	}
+	if len(g.X) == 0 {
+		return
+	}
 	t := &e.groups
 	t.GroupNorm, t.level, t.c = g, e.features.level, c
 	t.pixels = len(g.X) / (batch * c)
 	t.perImage = (t.pixels + groupPixels - 1) / groupPixels
 	t.sums = grown(t.sums, 2*batch*t.perImage*c)
 	t.factors = grown(t.factors, 2*batch*c)
+	if len(t.totals) < 2*c {
+		t.totals = make([]float64, 2*c)
+	}
 	t.apply = false
 	e.run(t, batch*t.perImage)
 	for b := range batch {
@@ -101,6 +107,7 @@ type groupTask struct {
 	pixels   int
 	perImage int       // parts of an image
 	sums     []float32 // [parts, 2, C], moments about the image's first position
+	totals   []float64 // [2, C], of an image
 	factors  []float32 // [B, 2, C], y = f(x·factors[0] + factors[1])
 	apply    bool
 }
@@ -137,22 +144,23 @@ func (t *groupTask) part(i int) {
 // combine makes the factors of an image from the sums of its parts.
 func (t *groupTask) combine(b int) {
 	size, n := t.c/t.Groups, float64(t.pixels)
+	total := t.totals[:2*t.c]
+	clear(total)
+	for i := b * t.perImage; i < (b+1)*t.perImage; i++ {
+		for c, s := range t.sums[2*i*t.c:][:len(total)] {
+			total[c] += float64(s)
+		}
+	}
 	pivot := t.X[b*t.pixels*t.c:]
 	factors := t.factors[2*b*t.c:][:2*t.c]
 	for g := range t.Groups {
-		var mean, square float64 // of the group, about 0
+		var mean, square float64 // of the group
 		for c := g * size; c < (g+1)*size; c++ {
-			var s, q float64
-			for i := b * t.perImage; i < (b+1)*t.perImage; i++ {
-				s += float64(t.sums[2*i*t.c+c])
-				q += float64(t.sums[(2*i+1)*t.c+c])
-			}
-			p := float64(pivot[c])
-			mean += p + s/n
-			square += q/n + 2*p*s/n + p*p
+			p, s := float64(pivot[c]), total[c]/n
+			mean += (p + s) / float64(size)
+			square += (total[t.c+c]/n + 2*p*s + p*p) / float64(size)
 		}
-		mean /= float64(size)
-		variance := max(square/float64(size)-mean*mean, 0)
+		variance := max(square-mean*mean, 0)
 		scale := 1 / math.Sqrt(variance+float64(t.Eps))
 		for c := g * size; c < (g+1)*size; c++ {
 			w := scale * float64(t.Weight[c])

@@ -22,24 +22,32 @@ const (
 
 // Pack returns the matrix laid out for the kernels, as a copy in memory of a; rows and
 // columns are filled up to the multiples that the kernels need. Packed matrices
-// multiply at full speed, and give the same bits for any number of activations in a
-// call. They cannot be transposed or gathered, and be sliced only between groups of 16
-// rows. Packing a packed matrix returns it as it is.
+// multiply at full speed; others are packed for every product anew, with the same
+// result. A packed matrix cannot be transposed or gathered, and be sliced only between
+// groups of 16 rows. Packing a packed matrix returns it as it is.
 func (m Matrix) Pack(a *Arena) Matrix {
 	if m.packed != nil {
 		return m
 	}
 	p := Matrix{DType: m.DType, Rows: m.Rows, Cols: m.Cols}
-	size := m.groupBytes()
-	p.packed = a.alloc(ceilDiv(m.Rows, groupRows) * size)
-	for lo := 0; lo < m.Rows; lo += groupRows {
-		m.Slice(lo, min(lo+groupRows, m.Rows)).packGroup(p.packed[lo/groupRows*size:][:size])
-	}
+	p.packed = a.alloc(int(m.PackedBytes()))
+	m.packGroups(p.packed, span{0, m.groups()})
 	return p
 }
 
+// groups returns the number of groups of a packed matrix.
+func (m *Matrix) groups() int { return ceilDiv(m.Rows, groupRows) }
+
+// packGroups writes some groups to where they belong in dst, which is all zeros.
+func (m Matrix) packGroups(dst []byte, groups span) {
+	size := m.groupBytes()
+	for g := groups.lo; g < groups.hi; g++ {
+		m.Slice(g*groupRows, min((g+1)*groupRows, m.Rows)).packGroup(dst[g*size:][:size])
+	}
+}
+
 // PackedBytes returns the memory that Pack takes.
-func (m Matrix) PackedBytes() int64 { return int64(ceilDiv(m.Rows, groupRows)) * int64(m.groupBytes()) }
+func (m Matrix) PackedBytes() int64 { return int64(m.groups()) * int64(m.groupBytes()) }
 
 // groupBytes returns the size of a packed group.
 func (m *Matrix) groupBytes() int {
@@ -70,22 +78,32 @@ func (m Matrix) packGroup(dst []byte) {
 	}
 }
 
+// columnsTogether is the number of columns of a group that are laid out before the next:
+// what is written stays in the cache next to the processor until it is whole.
+const columnsTogether = 64
+
 // interleave writes element k of row r to dst[k][r].
 func interleave[T any](dst, src []T, cols int) {
-	for r := 0; r*cols < len(src); r++ {
-		out := dst[r:]
-		for k, v := range src[r*cols:][:cols] {
-			out[k*groupRows] = v
+	for lo := 0; lo < cols; lo += columnsTogether {
+		hi := min(lo+columnsTogether, cols)
+		for r := 0; r*cols < len(src); r++ {
+			out := dst[lo*groupRows+r:]
+			for k, v := range src[r*cols+lo : r*cols+hi] {
+				out[k*groupRows] = v
+			}
 		}
 	}
 }
 
 // interleavePairs writes element k of row r to dst[k/2][r][k%2].
 func interleavePairs(dst, src []uint16, cols int) {
-	for r := 0; r*cols < len(src); r++ {
-		out := dst[2*r:]
-		for k, v := range src[r*cols:][:cols] {
-			out[(k&^1)*groupRows+k&1] = v
+	for lo := 0; lo < cols; lo += columnsTogether {
+		hi := min(lo+columnsTogether, cols)
+		for r := 0; r*cols < len(src); r++ {
+			out := dst[lo*groupRows+2*r:]
+			for k, v := range src[r*cols+lo : r*cols+hi] {
+				out[(k&^1)*groupRows+k&1] = v
+			}
 		}
 	}
 }

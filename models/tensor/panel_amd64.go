@@ -2,8 +2,7 @@
 
 package tensor
 
-// panelCall is one call of a panel kernel: up to panelTileRows rows and two panels (one
-// with AVX2). Strides are in bytes. The fields are in the order that the kernels know.
+// panelCall is one call of a panel kernel. Strides are in bytes. The fields are in the order that the kernels know.
 type panelCall struct {
 	c      *float32
 	cRow   int
@@ -16,6 +15,12 @@ type panelCall struct {
 	add    int // 1: to what c holds
 	panels int
 }
+
+// The rows that the kernels take with one panel, two and so on.
+var (
+	panelRowsAVX512 = [...]int{12, 12, 8, 6}
+	panelRowsAVX2   = [...]int{6}
+)
 
 //go:noescape
 func panelsAVX512(c *panelCall)
@@ -33,19 +38,20 @@ func (p *panels) multiply(l Level) {
 		p.multiplyGeneric()
 		return
 	}
-	tileRows, tilePanels := 6, 1
+	tileRows := panelRowsAVX2[:]
 	if l >= AVX512 {
-		tileRows, tilePanels = 12, 2
+		tileRows = panelRowsAVX512[:]
 	}
 	c := panelCall{cRow: 4 * p.cStride, aRow: 4 * p.aStride, bNext: 4 * p.bStride, n: p.n}
 	if p.add {
 		c.add = 1
 	}
-	for j := 0; j < p.cols/panelWidth; j += tilePanels {
-		c.panels = min(tilePanels, p.cols/panelWidth-j)
+	for j := 0; j < p.cols/panelWidth; j += c.panels {
+		c.panels = min(len(tileRows), p.cols/panelWidth-j)
 		c.b = &p.b[j*p.bStride]
-		for i := 0; i < p.rows; i += tileRows {
-			c.rows = min(tileRows, p.rows-i)
+		step := tileRows[c.panels-1]
+		for i := 0; i < p.rows; i += step {
+			c.rows = min(step, p.rows-i)
 			c.c, c.a = &p.c[i*p.cStride+j*panelWidth], &p.a[i*p.aStride]
 			if l >= AVX512 {
 				panelsAVX512(&c)

@@ -14,6 +14,9 @@ func peakInt8AVX512(n int)
 func peakBF16AVX512(n int)
 
 //go:noescape
+func peakBF16Tiles(c *tileConfig, n int)
+
+//go:noescape
 func peakF32AVX2(n int)
 
 //go:noescape
@@ -34,7 +37,10 @@ func (f features) loops() peakLoops {
 			int8: peakLoop{peakInt8AVX512, 16 * 64 * 2},
 			read: func(b []byte) { peakReadAVX512(unsafe.SliceData(b), len(b)) },
 		}
-		if f.bf16 {
+		if f.tiles {
+			shapes := tileConfigFor(2 * tileTokens)
+			l.bf16 = peakLoop{func(n int) { peakBF16Tiles(&shapes, n) }, 4 * 16 * 16 * 32 * 2}
+		} else if f.bf16 {
 			l.bf16 = peakLoop{peakBF16AVX512, 16 * 32 * 2}
 		}
 		return l

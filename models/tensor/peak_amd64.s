@@ -80,6 +80,23 @@ loop:
 	VZEROUPPER
 	RET
 
+// func peakBF16Tiles(c *tileConfig, n int)
+// n rounds of 4 TDPBF16PS of whole tiles: 16·16·32 products and sums each.
+TEXT ·peakBF16Tiles(SB), NOSPLIT, $0-16
+	MOVQ c+0(FP), AX
+	MOVQ n+8(FP), CX
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0x00 // LDTILECFG (AX), which clears the tiles
+
+loop:
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xc6 // TDPBF16PS TMM7, TMM6, TMM0
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xce // TDPBF16PS TMM7, TMM6, TMM1
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xd6 // TDPBF16PS TMM7, TMM6, TMM2
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xde // TDPBF16PS TMM7, TMM6, TMM3
+	SUBQ $1, CX
+	JNZ  loop
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0xc0 // TILERELEASE
+	RET
+
 #define EACH12Y(op) \
 	op(Y0); op(Y1); op(Y2); op(Y3);   \
 	op(Y4); op(Y5); op(Y6); op(Y7);   \

@@ -237,7 +237,6 @@ type Exec struct {
 	prepare    prepareTask
 	product    productTask
 	rows       rowTask
-	attention  attentionTask
 	store      storeTask
 	attend     attendTask
 	groups     groupTask

@@ -86,17 +86,17 @@ func TestOperationsAllocateNothing(t *testing.T) {
 	e := NewExec(pool(t, 2))
 	const rows, cols = 512, 256
 	w, _ := randomMatrix(1, BF16, rows, cols)
+	halves, _ := randomMatrix(1, F16, rows, cols)
+	packed, half := w.Pack(nil), halves.Pack(nil)
 	x, bias := normal(1, 2*cols), normal(2, rows)
-	y, z := make([]float32, 2*rows), make([]float32, 2*rows)
-	k := normal(3, 4*64*64)
+	y, z, u := make([]float32, 2*rows), make([]float32, 2*rows), make([]float32, 2*rows)
 	for name, f := range map[string]func(){
 		"matmul":  func() { e.MatMul(y, x, w, bias) },
+		"packed":  func() { e.MatMul(y, x, packed, bias) },
+		"mixed":   func() { e.MatMuls(x, Product{Y: y, W: packed}, Product{Y: z, W: half}, Product{Y: u, W: w}) },
 		"matmuls": func() { e.MatMuls(x, Product{Y: y, W: w}, Product{Y: z, W: w}) },
 		"norm":    func() { e.RMSNorm(x, x, bias[:cols], 1e-5) },
 		"gate":    func() { e.Gate(SiLU, y[:rows], y[rows:]) },
-		"attention": func() {
-			e.Attention(Attention{Out: x, Q: x, K: k, V: k, Start: 60, Heads: 4, KVHeads: 4, HeadDim: 64, Capacity: 64, Scale: 1})
-		},
 	} {
 		if n := testing.AllocsPerRun(50, f); n != 0 {
 			t.Errorf("%s allocates %v times", name, n)

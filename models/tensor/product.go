@@ -12,6 +12,11 @@ type Product struct {
 
 // MatMul computes y = x·wᵀ + bias. x is [T, w.Cols], y is [T, w.Rows] and may not
 // overlap x; bias is [w.Rows] or nil.
+//
+// Weights of a block type multiply activations that are rounded, off by less than
+// 1/127 of the largest magnitude a among each 32 of them: y differs from the product
+// of the dequantised weights by less than Σ_k |w_k|·a_k/127 and the roundings to
+// float32. It is the same, bit for bit, at every level.
 func (e *Exec) MatMul(y, x []float32, w Matrix, bias []float32) {
 	e.MatMuls(x, Product{Y: y, W: w, Bias: bias})
 }
@@ -54,6 +59,7 @@ func (e *Exec) MatMuls(x []float32, products ...Product) {
 	t := &e.product
 	t.count, t.parts = len(products), 0
 	for i, q := range products {
+		q.W = e.prepare.weights(i, q.W)
 		k := e.kernel(q.W)
 		f := &t.factors[i]
 		*f = factor{Product: q, kernel: k, operand: e.prepare.operand(k.form())}
@@ -63,6 +69,7 @@ func (e *Exec) MatMuls(x []float32, products ...Product) {
 	e.runOn(threads, &e.prepare, e.prepare.parts())
 	e.runOn(threads, t, t.parts)
 	clear(t.factors[:]) // an idle Exec keeps no weights alive
+	e.prepare.end()
 }
 
 // runOn runs the task on the caller alone if threads is 1.
@@ -92,7 +99,7 @@ type form interface {
 // kernel multiplies weights of one type and layout on one set of instructions.
 // Matrices divide into groups of groupRows rows.
 type kernel interface {
-	// form returns what the kernel takes, or nil for the activations as they are.
+	// form returns what the kernel takes.
 	form() form
 	// width returns the number of groups that go best together with so many tokens.
 	width(tokens int) int
@@ -126,9 +133,13 @@ type factor struct {
 func (f *factor) divide(tokens, threads int) {
 	const (
 		maxTokens = 256 // in a piece
-		perThread = 8   // pieces
 		maxGroups = 24  // in a piece: a multiple of all that kernels take together
+		fewTokens = 64  // weights are hardly used again in a piece
 	)
+	perThread := 4 // pieces
+	if tokens <= fewTokens {
+		perThread = 16
+	}
 	f.groups, f.strips = ceilDiv(f.W.Rows, groupRows), f.operand.strips
 	chunks := ceilDiv(tokens, maxTokens)
 	f.perStrips = ceilDiv(f.strips, chunks)
@@ -186,36 +197,66 @@ type operand struct {
 	data         []byte
 }
 
-// strip returns the tokens of strip i and, if the operand has a form, its memory.
-// Strips are as equal as can be, and never higher than the form's height.
+// strip returns the tokens of strip i and its memory. Strips are as equal as can be, and
+// never higher than the form's height.
 func (o *operand) strip(i int) (tokens span, data []byte) {
 	tokens = span{i * o.tokens / o.strips, (i + 1) * o.tokens / o.strips}
-	if o.form != nil {
-		size := o.form.bytes(o.cols)
-		data = o.data[tokens.lo*size : tokens.hi*size]
-	}
-	return tokens, data
+	size := o.form.bytes(o.cols)
+	return tokens, o.data[tokens.lo*size : tokens.hi*size]
 }
 
-// prepareTask prepares the activations of a call of MatMuls in all forms that it
-// needs. A part is one strip of one operand.
+// prepareTask prepares what a call of MatMuls needs: the activations in all forms that
+// its kernels take, and weights that are not packed. A part is one strip of one operand
+// or some groups of one matrix. The memory is kept from call to call.
 type prepareTask struct {
 	x            []float32
 	cols, tokens int
-	count        int
-	operands     [maxProducts]operand // memory is kept from call to call
+	count        int // of operands
+	operands     [maxProducts]operand
+	loose        [maxProducts]looseWeights
 }
+
+// looseWeights are packed for one call.
+type looseWeights struct {
+	from, to Matrix
+	memory   []byte
+}
+
+// looseGroups is the number of groups that make a part.
+const looseGroups = 8
+
+func (l *looseWeights) parts() int { return ceilDiv(l.from.groups(), looseGroups) }
 
 // begin takes new activations and forgets the operands.
 func (p *prepareTask) begin(x []float32, cols, tokens int) {
 	p.x, p.cols, p.tokens, p.count = x, cols, tokens, 0
 }
 
-// unformed is the number of tokens in a strip of activations that are used as they are.
-const unformed = 16
+// end lets go of what belongs to the caller.
+func (p *prepareTask) end() {
+	p.x = nil
+	for i := range p.operands {
+		p.operands[i].x = nil
+		p.loose[i].from, p.loose[i].to = Matrix{}, Matrix{}
+	}
+}
 
-// operand returns the activations in the form, which will be prepared if they are not
-// in the list yet.
+// weights returns the weights of product i laid out for the kernels, as they will be
+// once the task has run.
+func (p *prepareTask) weights(i int, w Matrix) Matrix {
+	if w.Packed() {
+		return w
+	}
+	l := &p.loose[i]
+	size := int(w.PackedBytes())
+	if size > len(l.memory) {
+		l.memory = alignedBytes(size)
+	}
+	l.from, l.to = w, Matrix{DType: w.DType, Rows: w.Rows, Cols: w.Cols, packed: l.memory[:size]}
+	return l.to
+}
+
+// operand returns the activations in the form, as they will be once the task has run.
 func (p *prepareTask) operand(f form) *operand {
 	for i := range p.count {
 		if p.operands[i].form == f {
@@ -224,23 +265,20 @@ func (p *prepareTask) operand(f form) *operand {
 	}
 	o := &p.operands[p.count]
 	p.count++
-	height := unformed
-	if f != nil {
-		height = f.height()
-		if size := p.tokens * f.bytes(p.cols); size > len(o.data) {
-			o.data = alignedBytes(size)
-		}
+	if size := p.tokens * f.bytes(p.cols); size > len(o.data) {
+		o.data = alignedBytes(size)
 	}
-	o.form, o.x, o.cols, o.tokens, o.strips = f, p.x, p.cols, p.tokens, ceilDiv(p.tokens, height)
+	o.form, o.x, o.cols, o.tokens, o.strips = f, p.x, p.cols, p.tokens, ceilDiv(p.tokens, f.height())
 	return o
 }
 
 func (p *prepareTask) parts() int {
 	n := 0
 	for i := range p.count {
-		if p.operands[i].form != nil {
-			n += p.operands[i].strips
-		}
+		n += p.operands[i].strips
+	}
+	for i := range p.loose {
+		n += p.loose[i].parts()
 	}
 	return n
 }
@@ -248,15 +286,24 @@ func (p *prepareTask) parts() int {
 func (p *prepareTask) part(i int) {
 	for n := range p.count {
 		o := &p.operands[n]
-		if o.form == nil {
-			continue
-		}
 		if i >= o.strips {
 			i -= o.strips
 			continue
 		}
 		tokens, data := o.strip(i)
 		o.form.prepare(data, o.x[tokens.lo*o.cols:tokens.hi*o.cols], o.cols, tokens.hi-tokens.lo)
+		return
+	}
+	for n := range p.loose {
+		l := &p.loose[n]
+		if parts := l.parts(); i >= parts {
+			i -= parts
+			continue
+		}
+		groups := span{i * looseGroups, min((i+1)*looseGroups, l.from.groups())}
+		size := l.from.groupBytes()
+		clear(l.to.packed[groups.lo*size : groups.hi*size])
+		l.from.packGroups(l.to.packed, groups)
 		return
 	}
 }

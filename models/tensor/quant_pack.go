@@ -47,6 +47,9 @@ func newQuantLayout(d DType, cols int) quantLayout {
 	l.atScales = l.atHigh + l.high*steps
 	l.atSupers = l.atScales + l.scales*steps
 	l.size = roundUp(l.atSupers+l.supers*(cols/superElements), alignment)
+	if l.supers == 0 {
+		l.atSupers = 0 // never past the end
+	}
 	return l
 }
 
@@ -204,26 +207,54 @@ type stepScales struct{ first, second, offset [groupRows]float32 }
 
 // unpackScales reads the scales of a step from a group.
 func (l *quantLayout) unpackScales(dst *stepScales, d DType, group []byte, step int) {
+	for r := range groupRows {
+		dst.first[r], dst.second[r], dst.offset[r] = l.rowScales(d, group, step, r)
+	}
+}
+
+// rowScales reads the scales of row r in a step: of the first and the second 16
+// columns, and the offset.
+func (l *quantLayout) rowScales(d DType, group []byte, step, r int) (first, second, offset float32) {
 	src := group[l.atScales+l.scales*step:][:l.scales]
-	t := &blockTypes[d]
+	affine := blockTypes[d].affine
 	if l.supers == 0 {
-		for r := range groupRows {
-			dst.first[r] = halfToFloat(half(src, 2*r))
-			if t.affine {
-				dst.offset[r] = halfToFloat(half(src, 32+2*r))
-			}
+		first = halfToFloat(half(src, 2*r))
+		if affine {
+			offset = halfToFloat(half(src, 32+2*r))
 		}
-		dst.second = dst.first
+		return first, first, offset
+	}
+	supers := group[l.atSupers+l.supers*(step*quantStep/superElements):][:l.supers]
+	scale := halfToFloat(half(supers, 2*r))
+	first = scale * float32(int8(src[r]))
+	if affine {
+		return first, first, halfToFloat(half(supers, 32+2*r)) * float32(int8(src[16+r]))
+	}
+	return first, scale * float32(int8(src[16+r])), 0
+}
+
+// rowLevels reads the levels of row r in a step.
+func (l *quantLayout) rowLevels(dst *[quantStep]uint8, group []byte, step, r int) {
+	src := group[l.levels*step+4*r:]
+	if l.levels == len(stepLevels{}) {
+		for j := 0; j < quantStep; j += 4 {
+			copy(dst[j:j+4], src[16*j:])
+		}
 		return
 	}
-	supers := group[l.atSupers+l.supers*(step/8):][:l.supers]
-	for r := range groupRows {
-		scale := halfToFloat(half(supers, 2*r))
-		dst.first[r] = scale * float32(int8(src[r]))
-		dst.second[r] = scale * float32(int8(src[16+r]))
-		if t.affine {
-			dst.second[r] = dst.first[r]
-			dst.offset[r] = halfToFloat(half(supers, 32+2*r)) * float32(int8(src[16+r]))
+	for k := range quantStep / 2 {
+		b := src[k/4*64+k%4]
+		dst[k], dst[quantStep/2+k] = b&15, b>>4
+	}
+	high := group[l.atHigh+l.high*step+4*r:]
+	switch l.high {
+	case 64:
+		for k := range dst {
+			dst[k] |= high[k%4] >> (k / 4) & 1 << 4
+		}
+	case 128:
+		for k := range dst {
+			dst[k] |= high[k/16*64+k%4] >> (k / 4 % 4 * 2) & 3 << 4
 		}
 	}
 }
@@ -232,21 +263,20 @@ func (l *quantLayout) unpackScales(dst *stepScales, d DType, group []byte, step 
 func unpackBlocks(dst []float32, d DType, group []byte, r int) {
 	l := newQuantLayout(d, len(dst))
 	zero, affine := blockTypes[d].zero, blockTypes[d].affine
-	var levels stepLevels
-	var scales stepScales
+	var levels [quantStep]uint8
 	for step := range len(dst) / quantStep {
-		l.unpackLevels(&levels, group, step)
-		l.unpackScales(&scales, d, group, step)
-		out := dst[step*quantStep:][:quantStep]
-		for k := range out {
-			scale := scales.first[r]
+		l.rowLevels(&levels, group, step, r)
+		first, second, offset := l.rowScales(d, group, step, r)
+		for k, level := range levels {
+			scale := first
 			if k >= quantStep/2 {
-				scale = scales.second[r]
+				scale = second
 			}
-			out[k] = scale * float32(int(levels[k/4*64+4*r+k%4])-zero)
+			v := scale * float32(int(level)-zero)
 			if affine {
-				out[k] += scales.offset[r]
+				v += offset
 			}
+			dst[step*quantStep+k] = v
 		}
 	}
 }

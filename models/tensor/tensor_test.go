@@ -132,7 +132,7 @@ func TestDTypes(t *testing.T) {
 // ways of calling: by one or two threads, token by token or all at once.
 func TestMatMul(t *testing.T) {
 	t.Parallel()
-	one, two := NewExec(nil), NewExec(pool(t, 2))
+	one, two := execAt(t, Config{Threads: 1, Exact: true}), execAt(t, Config{Threads: 2, Exact: true})
 	for _, d := range []DType{F32, F16, BF16} {
 		for _, z := range []struct{ tokens, rows, cols int }{
 			{1, 1, 1}, {1, 7, 5}, {3, 8, 16}, {2, 9, 17}, {5, 40, 33}, {1, 300, 257}, {17, 65, 300}, {4, 129, 1031}, {9, 33, 64},

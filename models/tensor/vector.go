@@ -58,8 +58,8 @@ func axpyGeneric(y, x []float32, w float32) {
 	}
 }
 
-// multiplyAddGeneric computes y += w·x, the three of them vectors.
-func multiplyAddGeneric(y, x, w []float32) {
+// addHadamardGeneric computes y += w·x, the three of them vectors.
+func addHadamardGeneric(y, x, w []float32) {
 	y, w = y[:len(x)], w[:len(x)]
 	for i, v := range x {
 		y[i] += w[i] * v
@@ -149,18 +149,19 @@ func expSumGeneric(x []float32, c float32) float32 {
 	return sum
 }
 
-// tileTopsGeneric writes the largest of each row of p [len(top), tileKeys].
-func tileTopsGeneric(top, p []float32) {
+// tileTopsGeneric writes the largest of the first cols of each row of p
+// [len(top), tileKeys]. A NaN may be lost: its weight is one too.
+func tileTopsGeneric(top, p []float32, cols int) {
 	for r := range top {
-		top[r] = maximumGeneric(p[r*tileKeys:][:tileKeys])
+		top[r] = maximumGeneric(p[r*tileKeys:][:cols])
 	}
 }
 
-// tileWeightsGeneric replaces each row of p [len(top), tileKeys] by exp(p - top) and
-// writes its sum.
-func tileWeightsGeneric(sum, p, top []float32) {
+// tileWeightsGeneric replaces the first cols of each row of p [len(top), tileKeys] by
+// exp(p - top) and writes their sum.
+func tileWeightsGeneric(sum, p, top []float32, cols int) {
 	for r, c := range top {
-		sum[r] = expSumGeneric(p[r*tileKeys:][:tileKeys], c)
+		sum[r] = expSumGeneric(p[r*tileKeys:][:cols], c)
 	}
 }
 

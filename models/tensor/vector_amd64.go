@@ -41,10 +41,10 @@ func affineAVX512(y, x, w, b *float32, n int, mean, scale float32)
 func affineAVX2(y, x, w, b *float32, n int, mean, scale float32)
 
 //go:noescape
-func multiplyAddAVX512(y, x, w *float32, n int)
+func addHadamardAVX512(y, x, w *float32, n int)
 
 //go:noescape
-func multiplyAddAVX2(y, x, w *float32, n int)
+func addHadamardAVX2(y, x, w *float32, n int)
 
 //go:noescape
 func widenF16AVX512(y *float32, x *uint16, n int)
@@ -83,16 +83,16 @@ func expSumAVX512(x *float32, n int, c float32) (sum float32)
 func expSumAVX2(x *float32, n int, c float32) (sum float32)
 
 //go:noescape
-func tileTopsAVX512(top, p *float32, rows int)
+func tileTopsAVX512(top, p *float32, rows, cols int)
 
 //go:noescape
-func tileTopsAVX2(top, p *float32, rows int)
+func tileTopsAVX2(top, p *float32, rows, cols int)
 
 //go:noescape
-func tileWeightsAVX512(sum, p, top *float32, rows int)
+func tileWeightsAVX512(sum, p, top *float32, rows, cols int)
 
 //go:noescape
-func tileWeightsAVX2(sum, p, top *float32, rows int)
+func tileWeightsAVX2(sum, p, top *float32, rows, cols int)
 
 func activate(l Level, f Activation, y, x, up []float32) {
 	y = y[:len(x)] // the assembly does not check
@@ -175,27 +175,27 @@ func expSum(l Level, x []float32, c float32) float32 {
 	}
 }
 
-func tileTops(l Level, top, p []float32) {
+func tileTops(l Level, top, p []float32, cols int) {
 	p = p[:len(top)*tileKeys] // the assembly does not check
 	switch {
 	case l < AVX2 || len(top) == 0:
-		tileTopsGeneric(top, p)
+		tileTopsGeneric(top, p, cols)
 	case l >= AVX512:
-		tileTopsAVX512(&top[0], &p[0], len(top))
+		tileTopsAVX512(&top[0], &p[0], len(top), cols)
 	default:
-		tileTopsAVX2(&top[0], &p[0], len(top))
+		tileTopsAVX2(&top[0], &p[0], len(top), cols)
 	}
 }
 
-func tileWeights(l Level, sum, p, top []float32) {
+func tileWeights(l Level, sum, p, top []float32, cols int) {
 	sum, p = sum[:len(top)], p[:len(top)*tileKeys] // the assembly does not check
 	switch {
 	case l < AVX2 || len(top) == 0:
-		tileWeightsGeneric(sum, p, top)
+		tileWeightsGeneric(sum, p, top, cols)
 	case l >= AVX512:
-		tileWeightsAVX512(&sum[0], &p[0], &top[0], len(top))
+		tileWeightsAVX512(&sum[0], &p[0], &top[0], len(top), cols)
 	default:
-		tileWeightsAVX2(&sum[0], &p[0], &top[0], len(top))
+		tileWeightsAVX2(&sum[0], &p[0], &top[0], len(top), cols)
 	}
 }
 
@@ -240,16 +240,16 @@ func (s *columns) add(l Level, x []float32) {
 	}
 }
 
-// multiplyAdd computes y += w·x, the three of them vectors.
-func multiplyAdd(l Level, y, x, w []float32) {
+// addHadamard computes y += w·x, the three of them vectors.
+func addHadamard(l Level, y, x, w []float32) {
 	y, w = y[:len(x)], w[:len(x)] // the assembly does not check
 	switch {
 	case l < AVX2 || len(x) == 0:
-		multiplyAddGeneric(y, x, w)
+		addHadamardGeneric(y, x, w)
 	case l >= AVX512:
-		multiplyAddAVX512(&y[0], &x[0], &w[0], len(x))
+		addHadamardAVX512(&y[0], &x[0], &w[0], len(x))
 	default:
-		multiplyAddAVX2(&y[0], &x[0], &w[0], len(x))
+		addHadamardAVX2(&y[0], &x[0], &w[0], len(x))
 	}
 }
 

@@ -16,9 +16,9 @@ func maximum(_ Level, x []float32) float32 { return maximumGeneric(x) }
 
 func expSum(_ Level, x []float32, c float32) float32 { return expSumGeneric(x, c) }
 
-func tileTops(_ Level, top, p []float32) { tileTopsGeneric(top, p) }
+func tileTops(_ Level, top, p []float32, cols int) { tileTopsGeneric(top, p, cols) }
 
-func tileWeights(_ Level, sum, p, top []float32) { tileWeightsGeneric(sum, p, top) }
+func tileWeights(_ Level, sum, p, top []float32, cols int) { tileWeightsGeneric(sum, p, top, cols) }
 
 func moments(_ Level, x []float32, c float32) (sum, squares float64) { return momentsGeneric(x, c) }
 
@@ -26,6 +26,6 @@ func (f *affine) apply(_ Level, y, x []float32) { f.applyGeneric(y, x) }
 
 func (s *columns) add(_ Level, x []float32) { s.addGeneric(x) }
 
-func multiplyAdd(_ Level, y, x, w []float32) { multiplyAddGeneric(y, x, w) }
+func addHadamard(_ Level, y, x, w []float32) { addHadamardGeneric(y, x, w) }
 
 func widenPanel(_ Level, y []float32, d DType, x []uint16) { widen(y, d, x[:len(y)]) }

@@ -86,6 +86,15 @@ func (t *Tokenizer) ChatTemplate() (*ChatTemplate, error) {
 	return t.NewChatTemplate(t.chatSource)
 }
 
+// ToolTemplate returns the template of the bundle for conversations with tools, which
+// commonly is ChatTemplate's. The errors are the same.
+func (t *Tokenizer) ToolTemplate() (*ChatTemplate, error) {
+	if t.toolSource == "" {
+		return t.ChatTemplate()
+	}
+	return t.NewChatTemplate(t.toolSource)
+}
+
 // NewChatTemplate parses a Jinja2 template for conversations with this
 // tokenizer's special tokens.
 func (t *Tokenizer) NewChatTemplate(source string) (*ChatTemplate, error) {
@@ -110,6 +119,9 @@ func (t *Tokenizer) NewChatTemplate(source string) (*ChatTemplate, error) {
 	c.control = subword.NewTrie(c.spelling, make([]int32, len(c.spelling)))
 	return c, nil
 }
+
+// Source returns the template as the bundle has it.
+func (c *ChatTemplate) Source() string { return c.source }
 
 // isControl reports whether a token is spelled <|…|>, as tokens with a meaning
 // in dialogues are, or with the full-width bars of DeepSeek.

@@ -77,13 +77,13 @@ func (f *tokenField) UnmarshalJSON(data []byte) error {
 }
 
 // templateField is a chat template written as a string or as a list of named
-// templates, of which "default" is taken.
-type templateField string
+// templates, of which "default" is taken, and "tool_use" for conversations with tools.
+type templateField struct{ usual, tools string }
 
 // UnmarshalJSON reads either form.
 func (f *templateField) UnmarshalJSON(data []byte) error {
 	if len(data) == 0 || data[0] != '[' {
-		return json.Unmarshal(data, (*string)(f))
+		return json.Unmarshal(data, &f.usual)
 	}
 	var named []struct {
 		Name     string `json:"name"`
@@ -93,8 +93,11 @@ func (f *templateField) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	for _, t := range named {
-		if t.Name == "default" {
-			*f = templateField(t.Template)
+		switch t.Name {
+		case "default":
+			f.usual = t.Template
+		case "tool_use":
+			f.tools = t.Template
 		}
 	}
 	return nil
@@ -150,7 +153,7 @@ func readBundleConfig(fsys fs.FS) (*bundleConfig, error) {
 	cfg.fill(&special)
 	switch data, err := readFile(fsys, "chat_template.jinja"); {
 	case err == nil:
-		cfg.ChatTemplate = templateField(data)
+		cfg.ChatTemplate = templateField{usual: string(data)}
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
@@ -224,7 +227,7 @@ func (t *Tokenizer) apply(cfg *bundleConfig) {
 			t.suffix = []int{t.roles.eos}
 		}
 	}
-	t.chatSource = string(cfg.ChatTemplate)
+	t.chatSource, t.toolSource = cfg.ChatTemplate.usual, cfg.ChatTemplate.tools
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+
+	"helicon/models/weights"
 )
 
 // ErrNoTokenizer is returned by Load for a folder without any of the files
@@ -18,8 +20,9 @@ var ErrNoTokenizer = errors.New("tokenizer: no tokenizer.json, tokenizer.model, 
 //   - tokenizer.model or spiece.model (SentencePiece)
 //   - vocab.json with merges.txt (GPT-2, or CLIP by the shape of its tokens)
 //   - vocab.txt (BERT)
+//   - the metadata of the model's GGUF file (see FromGGUF)
 //
-// and completes it from tokenizer_config.json, special_tokens_map.json,
+// and completes it, unless it is GGUF's, from tokenizer_config.json, special_tokens_map.json,
 // added_tokens.json, generation_config.json and chat_template.jinja where
 // present. Errors name the file and the field; ErrNoTokenizer reports that
 // none of the files exists.
@@ -43,7 +46,14 @@ func Load(fsys fs.FS) (*Tokenizer, error) {
 		t.apply(cfg)
 		return t, nil
 	}
-	return nil, ErrNoTokenizer
+	if files, err := weights.Files(fsys, "model"); err != nil || weights.FormatOf(files[0].Name) != weights.GGUF {
+		return nil, ErrNoTokenizer
+	}
+	header, err := weights.ReadHeader(fsys, "model")
+	if err != nil {
+		return nil, fmt.Errorf("tokenizer: %w", err)
+	}
+	return FromGGUF(header.Metadata)
 }
 
 // maxFileBytes bounds the files of a bundle.

@@ -124,6 +124,9 @@ func (m *spmModel) bpe(vocab *subword.Vocabulary) (*subword.BPE, error) {
 		scores[i] = p.score
 		switch p.kind {
 		case pieceUnused:
+			if m.filled {
+				continue
+			}
 			return nil, fmt.Errorf("pieces[%d]: %q is unused, which is not supported in a BPE model", i, p.piece)
 		case pieceNormal, pieceUserDefined:
 			visible.IDs[p.piece] = int32(i)

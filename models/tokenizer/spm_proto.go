@@ -46,6 +46,7 @@ type spmModel struct {
 	byteFallback     bool
 	whitespaceSuffix bool   // the dummy prefix is a suffix
 	unkSurface       string // what an unknown token decodes to
+	filled           bool   // unused pieces fill up the vocabulary and are never found
 
 	// NormalizerSpec
 	charsmap         []byte
@@ -119,17 +120,22 @@ func parsePiece(data []byte) (spmPiece, error) {
 		}
 		return nil
 	})
-	switch score := float64(p.score); {
-	case err != nil:
+	if err != nil {
 		return p, err
-	case p.piece == "" || !utf8.ValidString(p.piece):
-		return p, fmt.Errorf("piece %q is empty or not UTF-8", p.piece)
-	case math.IsNaN(score) || math.IsInf(score, 0):
-		return p, fmt.Errorf("piece %q has score %v", p.piece, p.score)
-	case p.kind < pieceNormal || p.kind > pieceByte:
-		return p, fmt.Errorf("piece %q has type %d", p.piece, p.kind)
 	}
-	return p, nil
+	return p, p.check()
+}
+
+func (p *spmPiece) check() error {
+	switch score := float64(p.score); {
+	case p.piece == "" || !utf8.ValidString(p.piece):
+		return fmt.Errorf("piece %q is empty or not UTF-8", p.piece)
+	case math.IsNaN(score) || math.IsInf(score, 0):
+		return fmt.Errorf("piece %q has score %v", p.piece, p.score)
+	case p.kind < pieceNormal || p.kind > pieceByte:
+		return fmt.Errorf("piece %q has type %d", p.piece, p.kind)
+	}
+	return nil
 }
 
 func (m *spmModel) trainerField(f field) error {

@@ -4,7 +4,8 @@
 // It reads the layouts in which models are published: Hugging Face's
 // tokenizer.json (byte-level BPE, SentencePiece-style BPE, Unigram,
 // WordPiece), SentencePiece's own tokenizer.model and spiece.model, GPT-2's
-// vocab.json with merges.txt, and BERT's vocab.txt. The sources are
+// vocab.json with merges.txt, BERT's vocab.txt, and the metadata of GGUF files,
+// which it also writes. The sources are
 // "Neural Machine Translation of Rare Words with Subword Units" (Sennrich et
 // al. 2016, BPE), "Subword Regularization" (Kudo 2018, Unigram),
 // "SentencePiece" (Kudo and Richardson 2018) and, for the pipeline of
@@ -42,6 +43,7 @@ type Tokenizer struct {
 	cache  *wordCache
 
 	chatSource string // of the bundle's chat template, "" if it has none
+	toolSource string // of that for conversations with tools, "" if it has none of its own
 }
 
 // roles are the ids with a part to play in generation; -1 where absent.

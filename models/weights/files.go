@@ -33,36 +33,36 @@ const maxIndex = 64 << 20
 // The error wraps fs.ErrNotExist if one is not there, and ErrFormat if there are
 // several models in *.gguf files.
 func Files(fsys fs.FS, base string) ([]File, error) {
-	name := base + ".safetensors"
-	files, err := filesOrIndex(fsys, name)
-	if !errors.Is(err, fs.ErrNotExist) || files != nil {
+	if files, err := filesOrIndex(fsys, base+".safetensors"); files != nil || err != nil {
 		return files, err
 	}
-	if gguf, err := findGGUF(fsys, base); err != nil {
+	if name, err := findGGUF(fsys, base); err != nil {
 		return nil, err
-	} else if gguf != "" {
-		return filesOf(fsys, gguf)
+	} else if name != "" {
+		return filesOf(fsys, name)
 	}
 	dir, last := path.Split(base)
-	for _, torch := range []string{base + ".bin", dir + "pytorch_" + last + ".bin"} {
-		files, err := filesOrIndex(fsys, torch)
-		if !errors.Is(err, fs.ErrNotExist) || files != nil {
+	for _, name := range []string{base + ".bin", dir + "pytorch_" + last + ".bin"} {
+		if files, err := filesOrIndex(fsys, name); files != nil || err != nil {
 			return files, err
 		}
 	}
-	return nil, fmt.Errorf("weights: no %s, no index of it, and no weights of another format: %w", name, err)
+	return nil, fmt.Errorf("weights: no %s.safetensors, no index of it, and no weights of another format: %w", base, fs.ErrNotExist)
 }
 
-// filesOrIndex returns a file, or those that its index lists if there is one. Files
-// that are not there are returned beside the error.
+// filesOrIndex returns a file, or those that its index lists, or nil if there is neither.
 func filesOrIndex(fsys fs.FS, name string) ([]File, error) {
 	files := []File{{Name: name}}
 	if _, err := fs.Stat(fsys, name); errors.Is(err, fs.ErrNotExist) {
-		if files, err = readIndex(fsys, name+".index.json"); err != nil {
+		files, err = readIndex(fsys, name+".index.json")
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
 			return nil, fmt.Errorf("weights: %w", err)
 		}
 	}
-	return files, measure(fsys, files)
+	return measured(fsys, files)
 }
 
 // filesOf returns the file of a name, or all that a GGUF model is split into if it is
@@ -78,25 +78,26 @@ func filesOf(fsys fs.FS, name string) ([]File, error) {
 			files = append(files, File{Name: fmt.Sprintf("%s-%05d-of-%05d.gguf", prefix, i+1, parts)})
 		}
 	}
-	return files, measure(fsys, files)
+	return measured(fsys, files)
 }
 
-// measure fills in the sizes.
-func measure(fsys fs.FS, files []File) error {
+// measured returns the files with their sizes.
+func measured(fsys fs.FS, files []File) ([]File, error) {
 	for i := range files {
 		info, err := fs.Stat(fsys, files[i].Name)
 		if err != nil {
-			return fmt.Errorf("weights: %w", err)
+			return nil, fmt.Errorf("weights: %w", err)
 		}
 		if !info.Mode().IsRegular() {
-			return fmt.Errorf("weights: %s is not a regular file: %w", files[i].Name, ErrFormat)
+			return nil, fmt.Errorf("weights: %s is not a regular file: %w", files[i].Name, ErrFormat)
 		}
 		files[i].Size = info.Size()
 	}
-	return nil
+	return files, nil
 }
 
-// splitName takes the name of one of the files that a GGUF model is split into apart.
+// SplitName takes apart the name of one of the files that a GGUF model is split into:
+// prefix-00001-of-00003.gguf is part 1 of 3. It is not ok for any other name.
 func SplitName(name string) (prefix string, part, parts int, ok bool) {
 	const form = "-00001-of-00001.gguf"
 	if len(name) <= len(form) {
@@ -128,7 +129,7 @@ func findGGUF(fsys fs.FS, base string) (string, error) {
 	found := ""
 	for _, e := range list {
 		name := e.Name()
-		if FormatOf(name) != GGUF || strings.HasPrefix(name, "mmproj-") || strings.HasPrefix(name, "mtp-") {
+		if e.IsDir() || FormatOf(name) != GGUF || strings.HasPrefix(name, "mmproj-") || strings.HasPrefix(name, "mtp-") {
 			continue
 		}
 		if _, part, _, ok := SplitName(name); ok && part != 1 {

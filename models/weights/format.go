@@ -12,7 +12,9 @@ type Format string
 const (
 	Safetensors Format = "safetensors"
 	GGUF        Format = "gguf"
-	PyTorch     Format = "pytorch"
+	// PyTorch has tensors under the path of the keys that lead to them. Of a checkpoint
+	// with a state_dict, model_state_dict or model among other things, only these are read.
+	PyTorch Format = "pytorch"
 )
 
 // suffixes has the endings of file names. Data in other files are no weights.

@@ -3,6 +3,7 @@ package weights
 import (
 	"bufio"
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -190,7 +191,7 @@ func (c *cursor) alignment(metadata []Pair) int64 {
 		}
 		n, ok := p.Value.(uint32)
 		if !ok || bits.OnesCount32(n) != 1 {
-			c.fail("key %q is %v, which is no uint32 that is a power of two", p.Key, p.Value)
+			c.fail("key %q is no uint32 that is a power of two", p.Key)
 			return 1
 		}
 		return int64(n)
@@ -267,7 +268,7 @@ func product(factors []uint64, n uint64) (uint64, bool) {
 // placeTensors turns offsets into places in the file and checks that tensors lie in it
 // and do not overlap. The data begin at the next multiple of the alignment.
 func placeTensors(entries []entry, header, size, alignment int64) error {
-	start := (header + alignment - 1) / alignment * alignment
+	start := padded(header, alignment)
 	for i := range entries {
 		e := &entries[i]
 		if e.begin%alignment != 0 {
@@ -288,6 +289,9 @@ func placeTensors(entries []entry, header, size, alignment int64) error {
 	}
 	return nil
 }
+
+// padded returns n rounded up to a multiple of the alignment.
+func padded(n, alignment int64) int64 { return (n + alignment - 1) / alignment * alignment }
 
 // checkPart verifies the keys of one of the files that a model is split into.
 func checkPart(m Metadata, i, n int) error {
@@ -312,7 +316,6 @@ type cursor struct {
 	r       *bufio.Reader
 	at, end int64 // of what has been read, and of what may be
 	err     error
-	scratch [8]byte
 }
 
 func (c *cursor) fail(format string, args ...any) {
@@ -332,17 +335,23 @@ func (c *cursor) holds(n, bytes uint64) bool {
 	return c.err == nil
 }
 
-// take reads n bytes.
+// take reads n bytes, which are valid until the next ones are read.
 func (c *cursor) take(n uint64) []byte {
 	if !c.holds(n, 1) {
 		return nil
 	}
-	data := c.scratch[:]
-	if n > uint64(len(data)) {
+	var data []byte
+	var err error
+	if n <= uint64(c.r.Size()) {
+		data, err = c.r.Peek(int(n))
+		if err == nil {
+			_, err = c.r.Discard(int(n))
+		}
+	} else {
 		data = make([]byte, n)
+		_, err = io.ReadFull(c.r, data)
 	}
-	data = data[:n]
-	if _, err := io.ReadFull(c.r, data); err != nil {
+	if err != nil {
 		c.readFailed(err)
 		return nil
 	}
@@ -360,9 +369,19 @@ func (c *cursor) readFailed(err error) {
 	c.err = err
 }
 
-func (c *cursor) uint32() uint32 { return read[uint32](c) }
+func (c *cursor) uint32() uint32 {
+	if raw := c.take(4); c.err == nil {
+		return binary.LittleEndian.Uint32(raw)
+	}
+	return 0
+}
 
-func (c *cursor) uint64() uint64 { return read[uint64](c) }
+func (c *cursor) uint64() uint64 {
+	if raw := c.take(8); c.err == nil {
+		return binary.LittleEndian.Uint64(raw)
+	}
+	return 0
+}
 
 func (c *cursor) text() string { return string(c.take(c.uint64())) }
 

@@ -194,9 +194,6 @@ type writerFunc func(data []byte) (int, error)
 
 func (f writerFunc) Write(data []byte) (int, error) { return f(data) }
 
-// padded returns n rounded up to a multiple of the alignment.
-func padded(n, alignment int64) int64 { return (n + alignment - 1) / alignment * alignment }
-
 // pad writes zeros up to the next multiple of the alignment.
 func (e *encoder) pad(alignment int64) {
 	e.raw(make([]byte, padded(e.at, alignment)-e.at))

@@ -78,7 +78,10 @@ func readHeader(fsys fs.FS, files []File) (*Header, error) {
 			return nil, err
 		}
 	}
-	return h, h.complete()
+	if err := h.complete(); err != nil {
+		return nil, err
+	}
+	return h, nil
 }
 
 // readOne opens a file for add.

@@ -24,6 +24,29 @@ type (
 	mark        struct{} // where a group of objects begins on the stack
 )
 
+// describe names a value in an error. What a tuple holds is left out: tuples that share
+// others may stand for more than can be written.
+func describe(value any) string {
+	switch value := value.(type) {
+	case nil:
+		return "None"
+	case bool, int64, float64, global:
+		return fmt.Sprint(value)
+	case string:
+		return fmt.Sprintf("%.40q", value)
+	case pickleTuple:
+		return "a tuple"
+	case *pickleList:
+		return "a list"
+	case *pickleDict:
+		return "a dictionary"
+	case *view:
+		return "a tensor"
+	default:
+		return "an object"
+	}
+}
+
 // unpickler reads pickles of PyTorch checkpoints and executes nothing: names stand for
 // a few known constructors, or the pickle is refused.
 //
@@ -233,7 +256,7 @@ func (u *unpickler) extend(items []any) {
 		list.items = append(list.items, items...)
 	case opaque:
 	default:
-		u.fail("%T is no list to add to", list)
+		u.fail("%s is no list to add to", describe(list))
 	}
 }
 
@@ -241,7 +264,7 @@ func (u *unpickler) extend(items []any) {
 func (u *unpickler) set(items []any) {
 	dict, ok := u.top().(*pickleDict)
 	if !ok || len(items)%2 != 0 {
-		u.fail("%d objects for the dictionary %T", len(items), u.top())
+		u.fail("%d objects for %s, want keys and values for a dictionary", len(items), describe(u.top()))
 		return
 	}
 	for i := 0; i < len(items); i += 2 {
@@ -289,7 +312,7 @@ func (u *unpickler) call(f, arguments any) any {
 	g, ok := f.(global)
 	args, isTuple := arguments.(pickleTuple)
 	if !ok || !isTuple {
-		u.fail("%T is called with %T", f, arguments)
+		u.fail("%s is called with %s", describe(f), describe(arguments))
 		return nil
 	}
 	if ignoredGlobals[g] {
@@ -315,7 +338,7 @@ func newDict(args pickleTuple) (any, error) {
 	}
 	list, ok := args[0].(*pickleList)
 	if !ok || len(args) > 1 {
-		return nil, fmt.Errorf("its arguments are %T and %d more", args[0], len(args)-1)
+		return nil, fmt.Errorf("its arguments are %s and %d more", describe(args[0]), len(args)-1)
 	}
 	for _, item := range list.items {
 		var pair []any
@@ -326,7 +349,7 @@ func newDict(args pickleTuple) (any, error) {
 			pair = item.items
 		}
 		if len(pair) != 2 {
-			return nil, fmt.Errorf("%T is no key with a value", item)
+			return nil, fmt.Errorf("%s is no key with a value", describe(item))
 		}
 		dict.keys, dict.values = append(dict.keys, pair[0]), append(dict.values, pair[1])
 	}

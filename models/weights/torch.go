@@ -119,7 +119,7 @@ func (u *unpickler) persistent(id any) any {
 	key, isText := t[2].(string)
 	length, isNumber := t[4].(int64)
 	if !ok || !isText || !isNumber || length < 0 || length > math.MaxInt/e.bytes {
-		u.fail("storage %v of type %v with %v elements", t[2], t[1], t[4])
+		u.fail("storage %s of type %s with %s elements", describe(t[2]), describe(t[1]), describe(t[4]))
 		return nil
 	}
 	if before := u.storages[key]; before != nil {
@@ -140,12 +140,12 @@ func newView(args pickleTuple) (any, error) {
 	}
 	s, ok := args[0].(*storage)
 	if !ok {
-		return nil, fmt.Errorf("%T is no storage", args[0])
+		return nil, fmt.Errorf("%s is no storage", describe(args[0]))
 	}
 	offset, ok := args[1].(int64)
 	v := &view{storage: s, element: s.element, offset: offset}
 	if !ok || offset < 0 {
-		return nil, fmt.Errorf("%v is no offset", args[1])
+		return nil, fmt.Errorf("%s is no offset", describe(args[1]))
 	}
 	var err error
 	if v.shape, err = sizes(args[2]); err != nil {
@@ -166,7 +166,7 @@ func newTypedView(args pickleTuple) (any, error) {
 	g, _ := args[6].(global)
 	e, isElement := elementOf(g)
 	if !ok || !isElement {
-		return nil, fmt.Errorf("%T of type %v is no storage", args[0], args[6])
+		return nil, fmt.Errorf("%s of type %s is no storage", describe(args[0]), describe(args[6]))
 	}
 	whole := *s
 	whole.element, whole.length = e, s.length*s.bytes/e.bytes
@@ -183,13 +183,13 @@ func newTypedView(args pickleTuple) (any, error) {
 func sizes(value any) ([]int, error) {
 	t, ok := value.(pickleTuple)
 	if !ok || len(t) > maxTorchDims {
-		return nil, fmt.Errorf("%T is no tuple of at most %d sizes", value, maxTorchDims)
+		return nil, fmt.Errorf("%s is no tuple of at most %d sizes", describe(value), maxTorchDims)
 	}
 	list := make([]int, len(t))
 	for i, v := range t {
 		n, ok := v.(int64)
 		if !ok || n < 0 || n > math.MaxInt {
-			return nil, fmt.Errorf("%v is no size", v)
+			return nil, fmt.Errorf("%s is no size", describe(v))
 		}
 		list[i] = int(n)
 	}
@@ -381,7 +381,7 @@ func readLegacy(r io.ReaderAt, size int64) (any, error) {
 	u := newUnpickler(io.NewSectionReader(r, 0, size), size)
 	u.load() // a number of 80 bits
 	if version := u.load(); u.err == nil && version != any(int64(1001)) {
-		u.fail("version %v, want 1001", version)
+		u.fail("version %s, want 1001", describe(version))
 	}
 	if system, ok := u.load().(*pickleDict); ok && system.get("little_endian") == any(false) {
 		u.fail("it is a big-endian file: only little-endian ones can be read")

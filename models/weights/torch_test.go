@@ -307,8 +307,8 @@ func TestBrokenTorch(t *testing.T) {
 		{"module", checkpoint(named("collections OrderedDict.__class__")), `global "collections.OrderedDict.__class__"`},
 		{"long name", checkpoint(named("a " + strings.Repeat("b", 300))), "a name of more than 256 bytes"},
 		{"call of a type", checkpoint(called{"torch FloatStorage", nil}), `global "torch.FloatStorage" is called`},
-		{"call of a number", pickle("K\x01)R"), "int64 is called"},
-		{"call without a tuple", pickle("ccollections\nOrderedDict\nNR"), "is called with <nil>"},
+		{"call of a number", pickle("K\x01)R"), "1 is called with a tuple"},
+		{"call without a tuple", pickle("ccollections\nOrderedDict\nNR"), "is called with None"},
 		{"instance", pickle("(cos\nsystem\no"), `global "os.system"`},
 		{"unknown instruction", pickle("i"), "instruction 0x69"},
 		{"text instruction", pickle("I1\n"), "instruction 0x49"},
@@ -317,9 +317,9 @@ func TestBrokenTorch(t *testing.T) {
 		{"nothing to store", pickle("q\x00"), "has no object"},
 		{"not stored", pickle("h\x07"), "object 7"},
 		{"no group", pickle("K\x01t"), "no start"},
-		{"odd group", pickle("}(K\x01u"), "1 objects for the dictionary"},
-		{"group for a list", pickle("](K\x01K\x02u"), "2 objects for the dictionary"},
-		{"group for a number", pickle("K\x01(K\x01e"), "int64 is no list"},
+		{"odd group", pickle("}(K\x01u"), "1 objects for a dictionary"},
+		{"group for a list", pickle("](K\x01K\x02u"), "2 objects for a list"},
+		{"group for a number", pickle("K\x01(K\x01e"), "1 is no list"},
 		{"long text", pickle("X\xff\xff\xff\xff"), "values of 1 bytes"},
 		{"no end", archive(zip.Store, "m/data.pkl", []byte("\x80\x02K\x01")), "0 bytes left"},
 		{"global without a name", pickle("K\x01K\x02\x93"), "without a name"},
@@ -327,7 +327,7 @@ func TestBrokenTorch(t *testing.T) {
 		{"no tensors", checkpoint(dict{"x", 1}), "no tensors"},
 		{"deep", checkpoint(deep), "nested more than 32"},
 		{"tensor twice", checkpoint(dict{"x", fine, "x", fine}), `tensor "x" is in`},
-		{"dictionary of numbers", checkpoint(called{"collections OrderedDict", []any{list{1}}}), "int64 is no key"},
+		{"dictionary of numbers", checkpoint(called{"collections OrderedDict", []any{list{1}}}), "1 is no key"},
 		{"no reference", pickle("NQ"), "no storage"},
 		{"other reference", id("module", 1, 2, 3, 4), "no storage"},
 		{"legacy view", id("storage", named("torch FloatStorage"), "0", "cpu", 6, []any{"1", 0, 6}), "no storage"},
@@ -345,9 +345,9 @@ func TestBrokenTorch(t *testing.T) {
 		{"overflowing shape", view(6, 0, []any{math.MaxInt, 0, math.MaxInt}, []any{0, 0, 0}), ""},
 		{"spread without end", view(6, 0, []any{1 << 40, 1 << 20}, []any{0, 0}), "of a storage of 6 elements"},
 		{"strides of another number", view(6, 0, []any{2}, []any{}), "shape [2] has strides []"},
-		{"shape of texts", view(6, 0, []any{"a"}, []any{1}), "a is no size"},
+		{"shape of texts", view(6, 0, []any{"a"}, []any{1}), `"a" is no size`},
 		{"tensor of nothing", checkpoint(called{"torch._utils _rebuild_tensor_v2", nil}), "0 arguments"},
-		{"tensor of a number", checkpoint(called{"torch._utils _rebuild_tensor_v2", []any{1, 2, 3, 4}}), "int64 is no storage"},
+		{"tensor of a number", checkpoint(called{"torch._utils _rebuild_tensor_v2", []any{1, 2, 3, 4}}), "1 is no storage"},
 		{"parameter of nothing", checkpoint(called{"torch._utils _rebuild_parameter", nil}), "no argument"},
 		{"legacy without storages", new(pickler).dump(raw(legacyMagic[2:]), 1001, dict{}, dict{"x", fine}), "left in the header"},
 		{"legacy of another version", new(pickler).dump(raw(legacyMagic[2:]), 1000), "version 1000"},
@@ -380,16 +380,23 @@ func TestPickleBombs(t *testing.T) {
 	for range 30 { // each holds the one before twice
 		shared += "}(X\x01\x00\x00\x00ah\x00X\x01\x00\x00\x00bh\x00uq\x00"
 	}
+	tuples := ")q\x00"
+	for range 60 {
+		tuples += "0h\x00h\x00\x86q\x00"
+	}
+	asTuple := strings.TrimSuffix(string(new(pickler).dump(rebuilt("0", 6, 0, []any{6}, []any{1}))), ".")[2:]
 	itself := "}q\x00X\x01\x00\x00\x00ah\x00s"
 	for name, instructions := range map[string]string{
 		"shared":       shared,
 		"itself":       itself,
+		"tuples":       tuples,
+		"tuple named":  tuples + strings.Replace(asTuple, "K\x00", "h\x00", 1),
 		"instructions": strings.Repeat("N0", maxPickleSteps),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, err := OpenFile(fstest.MapFS{"x.pt": {Data: checkpoint(raw(instructions))}}, "x.pt")
-			if !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "more than") {
+			if !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "more than") && !strings.Contains(err.Error(), "a tuple is no offset") {
 				t.Errorf("error %v, want that it is too much", err)
 			}
 		})

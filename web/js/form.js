@@ -1,8 +1,8 @@
 // From a task's JSON Schema to the fields of a form, and from what was typed back
 // to the task's input. Pure: the elements draw what is described here.
 
-/** Inputs that have a place of their own in the studio and are no parameter. */
-const principal = new Set(['prompt', 'messages']);
+/** Inputs that have a place of their own in the studio, or are for programs, and are no parameter. */
+const principal = new Set(['prompt', 'messages', 'tools', 'tool_choice', 'parallel_tool_calls']);
 
 /**
  * Describes the parameters of a schema as fields:

@@ -68,8 +68,9 @@ class Store extends EventTarget {
   #offer(tasks, models) {
     this.ready = true;
     if (tasks.length > 0) {
-      const known = order.map((name) => tasks.find((task) => task.name === name)).filter(Boolean);
-      this.tasks = [...known, ...tasks.filter((task) => !known.includes(task))];
+      const drawn = tasks.filter(hasForm);
+      const known = order.map((name) => drawn.find((task) => task.name === name)).filter(Boolean);
+      this.tasks = [...known, ...drawn.filter((task) => !known.includes(task))];
       this.models = models;
     }
     this.dispatchEvent(new Event('catalog'));
@@ -167,3 +168,9 @@ class Store extends EventTarget {
 
 /** The page's store. */
 export const store = new Store();
+
+// Whether the studio has a form for a task: those that begin with a prompt or a
+// conversation. Others, as text.embed, are for programs.
+function hasForm({ schema }) {
+  return schema.properties?.prompt !== undefined || schema.properties?.messages !== undefined;
+}

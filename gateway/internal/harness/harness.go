@@ -8,9 +8,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -102,7 +107,7 @@ func (h *Harness) Worker(t testing.TB, id string, work Work) (stop func()) {
 		t.Fatal(err)
 	}
 	about := queue.Worker{ID: id, Modalities: []string{"text"}, Slots: 1, Started: time.Now().UTC(), Tasks: tasks, Models: []queue.Model{{
-		ID: Model, Tasks: []string{"text.complete", "text.chat"}, Architecture: "LlamaForCausalLM",
+		ID: Model, Tasks: []string{"text.complete", "text.chat", "text.embed"}, Architecture: "LlamaForCausalLM",
 		Context: 512, Digest: Digest, Source: "embedded", Created: 1700000000,
 	}}}
 	if err := h.Queue.Advertise(t.Context(), about); err != nil {
@@ -158,30 +163,24 @@ func unlessCanceled(err error) error {
 	return err
 }
 
-// Tasks returns the text tasks as their workers define them.
+// Tasks returns the text tasks as their workers define them: with the schemas that lie
+// beside the text generator, which a gateway must not import.
 func Tasks() []queue.Task {
-	const shared = `
-		"max_tokens": {"type": "integer", "minimum": 1, "maximum": 4096},
-		"temperature": {"type": "number", "minimum": 0, "maximum": 2},
-		"top_k": {"type": "integer", "minimum": 0, "maximum": 1000},
-		"top_p": {"type": "number", "minimum": 0, "maximum": 1},
-		"min_p": {"type": "number", "minimum": 0, "maximum": 1},
-		"repetition_penalty": {"type": "number", "exclusiveMinimum": 0, "maximum": 2},
-		"presence_penalty": {"type": "number", "minimum": -2, "maximum": 2},
-		"frequency_penalty": {"type": "number", "minimum": -2, "maximum": 2},
-		"stop": {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": 16},
-		"logprobs": {"type": "integer", "minimum": 0, "maximum": 20},
-		"n": {"type": "integer", "minimum": 1, "maximum": 8}`
-	return []queue.Task{{
-		Name: "text.complete", Title: "Complete", Description: "Continue a text.", Model: Model,
-		Schema: json.RawMessage(`{"type": "object", "additionalProperties": false, "required": ["prompt"], "properties": {
-			"prompt": {"type": "string", "minLength": 1, "maxLength": 200000}, "echo": {"type": "boolean"},` + shared + `}}`),
-	}, {
-		Name: "text.chat", Title: "Chat", Description: "Answer a conversation.", Model: Model,
-		Schema: json.RawMessage(`{"type": "object", "additionalProperties": false, "required": ["messages"], "properties": {
-			"messages": {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"type": "object", "additionalProperties": false,
-				"required": ["role", "content"], "properties": {"role": {"enum": ["system", "user", "assistant"]}, "content": {"type": "string"}}}},` + shared + `}}`),
-	}}
+	_, file, _, _ := runtime.Caller(0)
+	schemas := filepath.Join(filepath.Dir(file), "..", "..", "..", "generators", "text", "schemas")
+	tasks := []queue.Task{
+		{Name: "text.complete", Title: "Complete", Description: "Continue a text."},
+		{Name: "text.chat", Title: "Chat", Description: "Answer a conversation."},
+		{Name: "text.embed", Title: "Embed", Description: "Turn texts into vectors."},
+	}
+	for i, t := range tasks {
+		schema, err := os.ReadFile(filepath.Join(schemas, strings.TrimPrefix(t.Name, "text.")+".json"))
+		if err != nil {
+			panic(fmt.Sprintf("harness: the schema of %s: %v", t.Name, err))
+		}
+		tasks[i].Model, tasks[i].Schema = Model, schema
+	}
+	return tasks
 }
 
 // Answer is what a request came back with.

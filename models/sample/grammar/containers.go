@@ -3,6 +3,8 @@ package grammar
 import (
 	"slices"
 	"unicode/utf8"
+
+	"helicon/models/sample/grammar/document"
 )
 
 // space is the white space between the parts of a JSON text: as models write it, and
@@ -18,16 +20,16 @@ func (b *Builder) space() (*node, error) {
 func (f *facts) member(name string) ([]part, bool) {
 	var parts []part
 	for _, p := range f.parts {
-		o := p.value.(*object)
-		properties, _ := o.values["properties"].(*object)
+		o := p.value.(*document.Object)
+		properties, _ := o.Values["properties"].(*document.Object)
 		if properties != nil {
-			if v, ok := properties.values[name]; ok {
-				parts = append(parts, part{pointer: step(step(p.pointer, "properties"), name), value: v})
+			if v, ok := properties.Values[name]; ok {
+				parts = append(parts, part{pointer: document.Step(document.Step(p.pointer, "properties"), name), value: v})
 				continue
 			}
 		}
-		if v, ok := o.values["additionalProperties"]; ok {
-			parts = append(parts, part{pointer: step(p.pointer, "additionalProperties"), value: v})
+		if v, ok := o.Values["additionalProperties"]; ok {
+			parts = append(parts, part{pointer: document.Step(p.pointer, "additionalProperties"), value: v})
 		}
 	}
 	return parts, !slices.ContainsFunc(parts, func(p part) bool { return p.value == false })
@@ -37,15 +39,18 @@ func (f *facts) member(name string) ([]part, bool) {
 // there may be any.
 func (f *facts) others() ([]part, bool) {
 	var parts []part
+	named := false
 	for _, p := range f.parts {
-		if v, ok := p.value.(*object).values["additionalProperties"]; ok {
-			parts = append(parts, part{pointer: step(p.pointer, "additionalProperties"), value: v})
+		o := p.value.(*document.Object)
+		if v, ok := o.Values["additionalProperties"]; ok {
+			parts = append(parts, part{pointer: document.Step(p.pointer, "additionalProperties"), value: v})
 		}
+		named = named || o.Values["properties"] != nil
 	}
 	if slices.ContainsFunc(parts, func(p part) bool { return p.value == false }) {
 		return nil, false
 	}
-	return parts, len(parts) > 0 || len(f.names) == 0
+	return parts, len(parts) > 0 || !named // properties without a name say that there are none
 }
 
 // object returns the expression of objects: members in the order of their names, those
@@ -75,7 +80,7 @@ func (b *Builder) object(f *facts) (*node, error) {
 		if !allowed {
 			continue
 		}
-		m, err := b.pair(text(quoted(name)), parts)
+		m, err := b.pair(text(document.Quote(name)), parts)
 		if err != nil {
 			return nil, err
 		}
@@ -198,11 +203,11 @@ func (b *Builder) list(open, end string, item *node, some bool, m, n int, pointe
 func (f *facts) item(i int) ([]part, bool) {
 	var parts []part
 	for _, p := range f.parts {
-		o := p.value.(*object)
-		if prefix, ok := o.values["prefixItems"].([]any); ok && i < len(prefix) {
-			parts = append(parts, part{pointer: step(step(p.pointer, "prefixItems"), i), value: prefix[i]})
-		} else if v, ok := o.values["items"]; ok {
-			parts = append(parts, part{pointer: step(p.pointer, "items"), value: v})
+		o := p.value.(*document.Object)
+		if prefix, ok := o.Values["prefixItems"].([]any); ok && i < len(prefix) {
+			parts = append(parts, part{pointer: document.Step(document.Step(p.pointer, "prefixItems"), i), value: prefix[i]})
+		} else if v, ok := o.Values["items"]; ok {
+			parts = append(parts, part{pointer: document.Step(p.pointer, "items"), value: v})
 		}
 	}
 	return parts, !slices.ContainsFunc(parts, func(p part) bool { return p.value == false })

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"helicon/models/sample/grammar/document"
 )
 
 // jsonType is a set of types of JSON values.
@@ -29,7 +31,7 @@ var typeNames = [...]string{"object", "array", "string", "number", "integer", "b
 // typeOf returns the types that a value has.
 func typeOf(v any) jsonType {
 	switch v := v.(type) {
-	case *object:
+	case *document.Object:
 		return typeObject
 	case []any:
 		return typeArray
@@ -55,7 +57,7 @@ func equal(v, w any) bool {
 		b, errB := y.Float64()
 		return errA == nil && errB == nil && a == b
 	}
-	return writeValue(v) == writeValue(w)
+	return document.Write(v) == document.Write(w)
 }
 
 // facts is what several parts of a document say together about a value.
@@ -153,9 +155,9 @@ func (b *Builder) gather(parts []part) (*facts, error) {
 	about, typed := jsonType(0), false
 	for i := range f.parts {
 		p := &f.parts[i]
-		o := p.value.(*object)
-		for _, keyword := range o.names {
-			at, value := step(p.pointer, keyword), o.values[keyword]
+		o := p.value.(*document.Object)
+		for _, keyword := range o.Names {
+			at, value := document.Step(p.pointer, keyword), o.Values[keyword]
 			switch advice, refused := unsupported[keyword]; {
 			case refused && b.strict && value != false:
 				return nil, b.fail(at, "%s is not supported; %s", keyword, advice)
@@ -231,11 +233,11 @@ func (f *facts) among(list []any) error {
 }
 
 func readProperties(b *Builder, f *facts, pointer string, value any) error {
-	o, ok := value.(*object)
+	o, ok := value.(*document.Object)
 	if !ok {
 		return b.fail(pointer, "want an object of schemas")
 	}
-	for _, name := range o.names {
+	for _, name := range o.Names {
 		if !slices.Contains(f.names, name) {
 			f.names = append(f.names, name)
 		}

@@ -320,3 +320,43 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkAllowed is one step of a text over a vocabulary as large as that of Llama 3:
+// in a state that was met before, and in one that is new each time.
+func BenchmarkAllowed(b *testing.B) {
+	const size = 128_256
+	random := rand.New(rand.NewPCG(1, 1))
+	const letters = " etaoinshrdlucmfwypvbgkjqxz\"{}[]:,0123456789"
+	tokens := make([][]byte, size)
+	for id := range tokens {
+		if id < 256 {
+			tokens[id] = []byte{byte(id)}
+			continue
+		}
+		for range 1 + random.IntN(8) {
+			tokens[id] = append(tokens[id], letters[random.IntN(len(letters))])
+		}
+	}
+	v := NewVocabulary(size, func(id int) []byte { return tokens[id] }, nil)
+	g, err := FromSchema([]byte(`{"type":"object","properties":{"a":{"type":"string","maxLength":5000}},"required":["a"]}`), true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	a := NewAutomaton(g, v)
+	begin := a.NewMatcher()
+	begin.Push([]byte(`{"a":"`))
+	b.Run("known", func(b *testing.B) {
+		for b.Loop() {
+			begin.Allowed()
+		}
+	})
+	b.Run("new", func(b *testing.B) {
+		m := *begin
+		for b.Loop() {
+			if !m.Push([]byte("x")) {
+				m = *begin
+			}
+			m.Allowed()
+		}
+	})
+}

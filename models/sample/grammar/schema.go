@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"helicon/models/sample/grammar/document"
 )
 
 // FromSchema compiles the grammar of the JSON texts that a JSON Schema (2020-12)
@@ -61,9 +63,9 @@ type Builder struct {
 	named    map[string]int // rules by what they are made from
 
 	// Of the schema that is read.
-	document any
-	count    int // of schemas
-	strict   bool
+	root   any
+	count  int // of schemas
+	strict bool
 }
 
 // NewBuilder returns an empty Builder.
@@ -92,12 +94,12 @@ func (b *Builder) Schema(schema []byte, strict bool) (Expression, error) {
 		return Expression{}, &SchemaError{"", fmt.Sprintf("the schema has %d bytes; at most %d", len(schema), maxSource)}
 	}
 	var err error
-	if b.document, err = readDocument(schema); err != nil {
+	if b.root, err = document.Read(schema); err != nil {
 		return Expression{}, &SchemaError{"", err.Error()}
 	}
 	b.strict = strict
 	b.count++
-	n, err := b.schema([]part{{value: b.document}})
+	n, err := b.schema([]part{{value: b.root}})
 	return Expression{n}, err
 }
 
@@ -172,7 +174,7 @@ func (b *Builder) flatten(parts []part) ([]part, error) {
 		} else {
 			seen[key] = true
 		}
-		o, ok := p.value.(*object)
+		o, ok := p.value.(*document.Object)
 		if p.value == true {
 			return nil
 		}
@@ -183,7 +185,7 @@ func (b *Builder) flatten(parts []part) ([]part, error) {
 			return b.fail(p.pointer, "want a schema: an object, true or false")
 		}
 		flat = append(flat, p)
-		if ref, ok := o.values["$ref"]; ok && !wordIn(p.without, "$ref") {
+		if ref, ok := o.Values["$ref"]; ok && !wordIn(p.without, "$ref") {
 			target, err := b.resolve(p.pointer, ref)
 			if err != nil {
 				return err
@@ -192,7 +194,7 @@ func (b *Builder) flatten(parts []part) ([]part, error) {
 				return err
 			}
 		}
-		if all, ok := o.values["allOf"]; ok && !wordIn(p.without, "allOf") {
+		if all, ok := o.Values["allOf"]; ok && !wordIn(p.without, "allOf") {
 			branches, err := b.branches(p.pointer, "allOf", all)
 			if err != nil {
 				return err
@@ -221,7 +223,7 @@ func (b *Builder) resolve(pointer string, ref any) (part, error) {
 	if !ok || !ours || err != nil {
 		return part{}, b.fail(pointer+"/$ref", "want a reference within the schema, as #/$defs/name")
 	}
-	value, found := lookUp(b.document, target)
+	value, found := document.LookUp(b.root, target)
 	if !found {
 		return part{}, b.fail(pointer+"/$ref", "there is nothing at %s", s)
 	}
@@ -230,14 +232,14 @@ func (b *Builder) resolve(pointer string, ref any) (part, error) {
 
 // branches returns the schemas of allOf, anyOf or oneOf.
 func (b *Builder) branches(pointer, keyword string, value any) ([]part, error) {
-	pointer = step(pointer, keyword)
+	pointer = document.Step(pointer, keyword)
 	list, ok := value.([]any)
 	if !ok || len(list) == 0 {
 		return nil, b.fail(pointer, "want an array of schemas")
 	}
 	parts := make([]part, len(list))
 	for i, v := range list {
-		parts[i] = part{pointer: step(pointer, i), value: v}
+		parts[i] = part{pointer: document.Step(pointer, i), value: v}
 	}
 	return parts, nil
 }
@@ -295,7 +297,7 @@ func (b *Builder) write(f *facts, t jsonType) (*node, error) {
 // alternatives returns the expression of anyOf or oneOf: of each branch together with
 // all else.
 func (b *Builder) alternatives(f *facts) (*node, error) {
-	branches, err := b.branches(f.split.pointer, f.splitBy, f.split.value.(*object).values[f.splitBy])
+	branches, err := b.branches(f.split.pointer, f.splitBy, f.split.value.(*document.Object).Values[f.splitBy])
 	if err != nil {
 		return nil, err
 	}
@@ -340,7 +342,7 @@ func (b *Builder) enumeration(f *facts) (*node, error) {
 	var texts []*node
 	for _, v := range f.enum {
 		if typeOf(v)&f.types != 0 {
-			texts = append(texts, text(writeValue(v)))
+			texts = append(texts, text(document.Write(v)))
 		}
 	}
 	if len(texts) == 0 {

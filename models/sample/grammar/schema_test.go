@@ -41,6 +41,7 @@ var schemas = map[string]struct {
 	"all optional":    {`{"properties":{"a":{"const":1},"b":{"const":2}}}`, []string{`{}`, `{"a":1}`, `{"b":2}`, `{"a":1,"b":2}`}, []string{`{,"b":2}`, `{"a":1,}`}},
 	"additional":      {`{"properties":{"ab":{"type":"integer"}},"additionalProperties":{"type":"boolean"}}`, []string{`{"ab":1}`, `{"ab":1,"a":true,"abc":false,"":true}`, `{"b":true}`}, []string{`{"ab":true}`, `{"b":1}`, `{"b":true,"ab":true}`}},
 	"map":             {`{"type":"object","additionalProperties":{"type":"integer"},"minProperties":1,"maxProperties":2}`, []string{`{"a":1}`, `{"a":1,"b":2}`}, []string{`{}`, `{"a":"x"}`}},
+	"no members":      {`{"type":"object","properties":{}}`, []string{`{}`}, []string{`{"a":1}`}},
 	"required only":   {`{"type":"object","required":["x"],"additionalProperties":{"type":"integer"}}`, []string{`{"x":1}`, `{"x":1,"y":2}`}, []string{`{}`, `{"y":2}`}},
 	"array":           {`{"type":"array","items":{"type":"boolean"},"minItems":2,"maxItems":3}`, []string{`[true,false]`, `[true, true, true]`}, []string{`[]`, `[true]`, `[true,true,true,true]`}},
 	"tuple":           {`{"prefixItems":[{"type":"integer"},{"type":"string"}],"items":{"type":"null"},"minItems":1,"maxItems":4}`, []string{`[1]`, `[1,"a"]`, `[1,"a",null,null]`}, []string{`[]`, `["a"]`, `[1,null]`, `[1,"a",null,null,null]`}},

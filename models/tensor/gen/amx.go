@@ -67,7 +67,7 @@ func (a *asm) tileMultiply(w, x, c tile) {
 // tileKernels emits the kernels of AMX for BF16. Each takes a block of tokens and some
 // groups of 16 weight rows, in tiles of 32 columns:
 //
-//	y[t][r] += x[t][k]·w[r][k]
+//	y[t][r] = Σ_k x[t][k]·w[r][k] [+ y[t][r]]
 //
 // for 1 to 16 tokens, whose shape the configuration has, and 4 or 1 groups, or for 17
 // to 32 tokens and 2 or 1 groups. The order of the sums is that of TDPBF16PS, the same
@@ -93,20 +93,34 @@ const (
 	tileW      = BX // of the first group
 	tileWNext  = R10
 	tileSteps  = DX
+	tileAdd    = R13 // whether to add to what Y holds
 	tileCall   = CX
 )
 
-// begin loads the fields of a call. tileWNext has the distance of groups.
-func tileBegin(a *asm, name string) {
+// tileBegin loads the fields of a call and what the tiles of sums begin with. place
+// calls its argument for each tile of sums, with the address of its part of Y.
+func tileBegin(a *asm, name string, place func(move func(t tile, at reg))) {
 	a.function(name, "(c *tileCall)", 8)
-	a.load("c", tileCall, tileConfig, tileX, tileXRow, tileY, tileYRow, tileW, tileWNext, tileSteps)
+	a.load("c", tileCall, tileConfig, tileX, tileXRow, tileY, tileYRow, tileW, tileWNext, tileSteps, tileAdd)
 	a.configure()
+	begin := a.newLabel("begin")
+	a.op("TESTQ", tileAdd, tileAdd)
+	a.op("JZ", begin)
+	place(func(t tile, at reg) { a.tileLoad(at, tileYRow, t) })
+	a.label(begin)
 	a.op("MOVQ", 64, AX)
 }
 
 // tileFewTokens keeps a tile of sums for each group.
 func tileFewTokens(a *asm, groups int) {
-	tileBegin(a, fmt.Sprintf("tiles16x%d", groups))
+	place := func(move func(t tile, at reg)) {
+		a.op("MOVQ", tileY, tileCall)
+		for i := range groups {
+			move(tile(i), tileCall)
+			a.op("ADDQ", 64, tileCall)
+		}
+	}
+	tileBegin(a, fmt.Sprintf("tiles16x%d", groups), place)
 	weights := []reg{tileW, CX, R11, R12}[:groups]
 	for i := 1; i < groups; i++ {
 		a.op("LEAQ", mem{base: weights[i-1], index: tileWNext, scale: 1}, weights[i])
@@ -123,12 +137,7 @@ func tileFewTokens(a *asm, groups int) {
 			a.op("ADDQ", 1024, w)
 		}
 	})
-	for i := range groups {
-		a.tileStore(tile(i), tileY, tileYRow)
-		if i+1 < groups {
-			a.op("ADDQ", 64, tileY)
-		}
-	}
+	place(func(t tile, at reg) { a.tileStore(t, at, tileYRow) })
 	a.release()
 	a.op("RET")
 }
@@ -136,7 +145,19 @@ func tileFewTokens(a *asm, groups int) {
 // tileManyTokens keeps two tiles of sums for each group, of the first 16 tokens and of
 // those after. Loads stand between products, which hide them only there.
 func tileManyTokens(a *asm, groups int) {
-	tileBegin(a, fmt.Sprintf("tiles32x%d", groups))
+	place := func(move func(t tile, at reg)) {
+		a.op("MOVQ", tileY, tileCall)
+		a.op("MOVQ", tileYRow, tileYNext)
+		a.op("SHLQ", 4, tileYNext)
+		a.op("ADDQ", tileY, tileYNext)
+		for i := range groups {
+			move(tile(i), tileCall)
+			move(tile(i+2), tileYNext)
+			a.op("ADDQ", 64, tileCall)
+			a.op("ADDQ", 64, tileYNext)
+		}
+	}
+	tileBegin(a, fmt.Sprintf("tiles32x%d", groups), place)
 	a.op("MOVQ", tileXRow, tileXNext)
 	a.op("SHLQ", 4, tileXNext)
 	a.op("ADDQ", tileX, tileXNext)
@@ -159,17 +180,7 @@ func tileManyTokens(a *asm, groups int) {
 		a.op("ADDQ", 64, tileXNext)
 		a.op("ADDQ", 1024, tileW)
 	})
-	a.op("MOVQ", tileYRow, tileYNext)
-	a.op("SHLQ", 4, tileYNext)
-	a.op("ADDQ", tileY, tileYNext)
-	a.tileStore(0, tileY, tileYRow)
-	a.tileStore(2, tileYNext, tileYRow)
-	if groups == 2 {
-		a.op("ADDQ", 64, tileY)
-		a.op("ADDQ", 64, tileYNext)
-		a.tileStore(1, tileY, tileYRow)
-		a.tileStore(3, tileYNext, tileYRow)
-	}
+	place(func(t tile, at reg) { a.tileStore(t, at, tileYRow) })
 	a.release()
 	a.op("RET")
 }

@@ -16,7 +16,7 @@ var (
 // The groups of 16 rows that are taken together with 1, 2, … tokens: as many as the
 // registers have room for, and no more streams of weights than memory serves well.
 var (
-	groupsAVX512 = []int{8, 8, 8, 6, 4, 4, 3, 3, 2, 2, 2, 2}
+	groupsAVX512 = []int{4, 4, 4, 4, 4, 4, 3, 3}
 	groupsAVX2   = []int{4, 2, 2, 1, 1, 1}
 )
 
@@ -49,6 +49,7 @@ func floatKernels(a *asm) {
 		k.function(a, "multiply"+k.name+"AVX2", groupsAVX2)
 	}
 	roundRow(a)
+	spreadRow(a)
 }
 
 func repeat(word uint32, n int) []uint32 {
@@ -155,7 +156,8 @@ func (t floatTile) emit() {
 	t.op("ADDQ", AX, DX) // back to the first step
 }
 
-// loadSums takes the sums from where they begin.
+// loadSums takes the sums from where they begin, and has the next ones fetched meanwhile:
+// they often wait further away than the weights.
 func (t floatTile) loadSums() {
 	t.op("MOVQ", at(BX, fieldStartStride), R8)
 	size := t.reg(0).bytes()
@@ -168,6 +170,7 @@ func (t floatTile) loadSums() {
 			for part := range 64 / size {
 				t.op("VMOVUPS", at(R13, part*size), t.sum(token, g*64/size+part))
 			}
+			t.op("PREFETCHT0", at(R13, 64*t.groups))
 		}
 		t.op("ADDQ", at(BX, fieldStartGroup), SI)
 	}
@@ -271,11 +274,7 @@ func (t floatTile) multiplyAdd(weight, activation, sum vec) {
 // roundRow writes roundRowAVX512, which rounds 16 float32 at a time to BF16, into two
 // blocks of eight that lie stride bytes apart.
 func roundRow(a *asm) {
-	a.function("roundRowAVX512", "(dst *uint16, x *float32, pairs, stride int)", 32)
-	a.op("MOVQ", "dst+0(FP)", DI)
-	a.op("MOVQ", "x+8(FP)", SI)
-	a.op("MOVQ", "pairs+16(FP)", CX)
-	a.op("MOVQ", "stride+24(FP)", R8)
+	a.rowArguments("roundRowAVX512")
 	a.loop(CX, func() {
 		a.encode(vcvtneps2bf16, at(SI, 0), false, vec{}, y(0), 'Z')
 		a.op("VMOVDQU", x(0), at(DI, 0))
@@ -284,4 +283,28 @@ func roundRow(a *asm) {
 		a.op("ADDQ", 64, SI)
 	})
 	a.ret()
+}
+
+// spreadRow writes spreadRowAVX2, which copies eight float32 at a time into two blocks
+// of four that lie stride bytes apart.
+func spreadRow(a *asm) {
+	a.rowArguments("spreadRowAVX2")
+	a.loop(CX, func() {
+		a.op("VMOVUPS", at(SI, 0), y(0))
+		a.op("VMOVUPS", x(0), at(DI, 0))
+		a.op("VEXTRACTF128", 1, y(0), mem{base: DI, index: R8, scale: 1})
+		a.op("LEAQ", mem{base: DI, index: R8, scale: 2}, DI)
+		a.op("ADDQ", 32, SI)
+	})
+	a.ret()
+}
+
+// rowArguments begins a function that writes a row in blocks of 16 bytes: DI where, SI
+// the row, CX pairs of blocks, R8 the stride of blocks.
+func (a *asm) rowArguments(name string) {
+	a.function(name, "(dst unsafe.Pointer, x *float32, pairs, stride int)", 32)
+	a.op("MOVQ", "dst+0(FP)", DI)
+	a.op("MOVQ", "x+8(FP)", SI)
+	a.op("MOVQ", "pairs+16(FP)", CX)
+	a.op("MOVQ", "stride+24(FP)", R8)
 }

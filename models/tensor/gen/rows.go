@@ -24,7 +24,7 @@ func vectorKernels(a *asm) {
 		softCapFunction(a, "softCap"+l.name, l.kind)
 		addFunctions(a, l.name, l.kind)
 		normFunctions(a, l.name, l.kind)
-		mulAddFunction(a, "multiplyAdd"+l.name, l.kind)
+		addHadamardFunction(a, "addHadamard"+l.name, l.kind)
 		widenFunctions(a, l.name, l.kind)
 		columnsFunction(a, "columnMoments"+l.name, l.kind)
 		ropeFunction(a, "rope"+l.name, l.kind)
@@ -49,23 +49,24 @@ func activateFunction(a *asm, name string, kind byte) {
 	a.arguments([]string{"y", "x", "up", "n", "f"}, DI, SI, DX, BX, AX)
 	kinds := []struct {
 		label string
+		words []word
 		apply func(l lanes)
 	}{
-		{"silu", func(l lanes) { l.op("VMOVUPS", l.v(0), l.v(1)); l.sigmoid() }},
-		{"gelu", lanes.gelu},
-		{"geluTanh", func(l lanes) {
+		{"silu", sigmoidWords, func(l lanes) { l.op("VMOVUPS", l.v(0), l.v(1)); l.sigmoid() }},
+		{"gelu", append(append([]word{sqrtHalf, half, erfMax, erfMin}, erfOver...), erfUnder...), lanes.gelu},
+		{"geluTanh", append([]word{geluCube, geluScale}, sigmoidWords...), func(l lanes) {
 			l.op("VMULPS", l.v(0), l.v(0), l.v(1))
-			l.op("VMULPS", geluCube, l.v(1), l.v(1))
+			l.op("VMULPS", l.c(geluCube), l.v(1), l.v(1))
 			l.op("VFMADD213PS", l.v(0), l.v(0), l.v(1)) // x + cx³
-			l.op("VMULPS", geluScale, l.v(1), l.v(1))
+			l.op("VMULPS", l.c(geluScale), l.v(1), l.v(1))
 			l.sigmoid()
 		}},
-		{"quickGELU", func(l lanes) { l.op("VMULPS", quickGELU, l.v(0), l.v(1)); l.sigmoid() }},
-		{"relu", func(l lanes) {
+		{"quickGELU", append([]word{quickGELU}, sigmoidWords...), func(l lanes) { l.op("VMULPS", l.c(quickGELU), l.v(0), l.v(1)); l.sigmoid() }},
+		{"relu", nil, func(l lanes) {
 			l.zero(l.v(1))
 			l.op("VMAXPS", l.v(0), l.v(1), l.v(0)) // a NaN stays
 		}},
-		{"none", func(lanes) {}},
+		{"none", nil, func(lanes) {}},
 	}
 	for i, k := range kinds {
 		a.op("CMPQ", AX, i+1)
@@ -74,16 +75,17 @@ func activateFunction(a *asm, name string, kind byte) {
 	a.op("RET")
 	for _, k := range kinds {
 		a.label(k.label)
+		held := lanes{asm: a, kind: kind}.hold(k.words)
 		a.op("TESTQ", DX, DX)
 		a.op("JNZ", k.label+"Gate")
-		a.each(kind, BX, []reg{DI, SI}, func(l lanes) {
+		held.each(BX, []reg{DI, SI}, func(l lanes) {
 			l.load(at(SI, 0), l.v(0))
 			k.apply(l)
 			l.store(l.v(0), at(DI, 0))
 		})
 		a.ret()
 		a.label(k.label + "Gate")
-		a.each(kind, BX, []reg{DI, SI, DX}, func(l lanes) {
+		held.each(BX, []reg{DI, SI, DX}, func(l lanes) {
 			l.load(at(SI, 0), l.v(0))
 			k.apply(l)
 			l.load(at(DX, 0), l.v(1))
@@ -94,11 +96,13 @@ func activateFunction(a *asm, name string, kind byte) {
 	}
 }
 
+var sigmoidWords = append([]word{signBit}, expWords...)
+
 // sigmoid multiplies register 0 by σ of register 1.
 func (l lanes) sigmoid() {
-	l.op("VXORPS", signBit, l.v(1), l.v(1))
+	l.op("VXORPS", l.c(signBit), l.v(1), l.v(1))
 	l.exp(l.v(1), l.v(2), l.v(3), l.v(4))
-	l.op("VADDPS", one, l.v(1), l.v(1))
+	l.op("VADDPS", l.c(one), l.v(1), l.v(1))
 	l.op("VDIVPS", l.v(1), l.v(0), l.v(0))
 }
 
@@ -106,17 +110,17 @@ func (l lanes) sigmoid() {
 // polynomials between -4 and 4.
 func (l lanes) gelu() {
 	x, u, square, over, under := l.v(0), l.v(1), l.v(2), l.v(3), l.v(4)
-	l.op("VMULPS", sqrtHalf, x, u)
-	l.op("VMOVUPS", erfMax, square)
+	l.op("VMULPS", l.c(sqrtHalf), x, u)
+	l.op("VMOVUPS", l.c(erfMax), square)
 	l.op("VMINPS", u, square, u)
-	l.op("VMOVUPS", erfMin, square)
+	l.op("VMOVUPS", l.c(erfMin), square)
 	l.op("VMAXPS", u, square, u)
 	l.op("VMULPS", u, u, square)
 	l.polynomial(erfOver, square, over)
 	l.polynomial(erfUnder, square, under)
 	l.op("VMULPS", u, over, over)
 	l.op("VDIVPS", under, over, over)
-	l.op("VMULPS", half, x, u)
+	l.op("VMULPS", l.c(half), x, u)
 	l.op("VFMADD213PS", u, u, over) // over·u + u
 	l.op("VMOVUPS", over, x)
 }
@@ -126,7 +130,7 @@ func softCapFunction(a *asm, name string, kind byte) {
 	a.function(name, "(x *float32, n int, limit float32)", 20)
 	a.arguments([]string{"x", "n"}, DI, BX)
 	a.op("VBROADCASTSS", argument("limit", 16), vec{kind, 5})
-	a.each(kind, BX, []reg{DI}, func(l lanes) {
+	lanes{asm: a, kind: kind}.hold(expWords, tanhPoly, []word{two, signBit, tanhSmall}).each(BX, []reg{DI}, func(l lanes) {
 		x, limit := l.v(0), l.v(5)
 		l.load(at(DI, 0), x)
 		l.op("VDIVPS", limit, x, x)
@@ -143,22 +147,22 @@ func (l lanes) tanh(x vec) {
 	far, square, p := l.v(1), l.v(6), l.v(7)
 	l.op("VADDPS", x, x, far)
 	l.exp(far, l.v(2), l.v(3), l.v(4))
-	l.op("VADDPS", one, far, far)
-	l.op("VMOVUPS", two, p)
+	l.op("VADDPS", l.c(one), far, far)
+	l.op("VMOVUPS", l.c(two), p)
 	l.op("VDIVPS", far, p, far)
-	l.op("VMOVUPS", one, p)
+	l.op("VMOVUPS", l.c(one), p)
 	l.op("VSUBPS", far, p, far)
 	l.op("VMULPS", x, x, square)
 	l.polynomial(tanhPoly, square, p)
 	l.op("VMULPS", square, p, p)
 	l.op("VFMADD213PS", x, x, p) // p·x²·x + x
-	l.op("VMOVUPS", signBit, square)
+	l.op("VMOVUPS", l.c(signBit), square)
 	l.op("VANDNPS", x, square, square) // |x|
 	if l.kind == 'Z' {
-		l.op("VCMPPS", 1, tanhSmall, square, mask(2))
+		l.op("VCMPPS", 1, l.c(tanhSmall), square, mask(2))
 		l.op("VBLENDMPS", p, far, mask(2), x)
 	} else {
-		l.op("VCMPPS", 1, tanhSmall, square, square)
+		l.op("VCMPPS", 1, l.c(tanhSmall), square, square)
 		l.op("VBLENDVPS", square, p, far, x)
 	}
 }
@@ -168,7 +172,7 @@ func addFunctions(a *asm, level string, kind byte) {
 	a.function("axpy"+level, "(y, x *float32, n int, w float32)", 28)
 	a.arguments([]string{"y", "x", "n"}, DI, SI, BX)
 	a.op("VBROADCASTSS", argument("w", 24), vec{kind, 5})
-	a.each(kind, BX, []reg{DI, SI}, func(l lanes) {
+	lanes{asm: a, kind: kind}.each(BX, []reg{DI, SI}, func(l lanes) {
 		l.load(at(DI, 0), l.v(0))
 		l.load(at(SI, 0), l.v(1))
 		l.op("VFMADD231PS", l.v(5), l.v(1), l.v(0))
@@ -178,7 +182,7 @@ func addFunctions(a *asm, level string, kind byte) {
 	a.function("scale"+level, "(y, x *float32, n int, w float32)", 28)
 	a.arguments([]string{"y", "x", "n"}, DI, SI, BX)
 	a.op("VBROADCASTSS", argument("w", 24), vec{kind, 5})
-	a.each(kind, BX, []reg{DI, SI}, func(l lanes) {
+	lanes{asm: a, kind: kind}.each(BX, []reg{DI, SI}, func(l lanes) {
 		l.load(at(SI, 0), l.v(0))
 		l.op("VMULPS", l.v(5), l.v(0), l.v(0))
 		l.store(l.v(0), at(DI, 0))
@@ -186,11 +190,11 @@ func addFunctions(a *asm, level string, kind byte) {
 	a.ret()
 }
 
-// mulAddFunction emits y += w·x, the three of them vectors.
-func mulAddFunction(a *asm, name string, kind byte) {
+// addHadamardFunction emits y += w·x, the three of them vectors.
+func addHadamardFunction(a *asm, name string, kind byte) {
 	a.function(name, "(y, x, w *float32, n int)", 32)
 	a.arguments([]string{"y", "x", "w", "n"}, DI, SI, DX, BX)
-	a.each(kind, BX, []reg{DI, SI, DX}, func(l lanes) {
+	lanes{asm: a, kind: kind}.each(BX, []reg{DI, SI, DX}, func(l lanes) {
 		l.load(at(DI, 0), l.v(0))
 		l.load(at(SI, 0), l.v(1))
 		l.load(at(DX, 0), l.v(2))
@@ -247,7 +251,7 @@ func normFunctions(a *asm, level string, kind byte) {
 	a.op("SUBQ", all.size()/2, BX)
 	a.op("JMP", pair)
 	a.label(single)
-	a.each(kind, BX, []reg{SI}, func(l lanes) {
+	lanes{asm: a, kind: kind}.each(BX, []reg{SI}, func(l lanes) {
 		x := l.v(3)
 		l.load(at(SI, 0), x)
 		if l.masked && kind == 'Z' {
@@ -282,14 +286,14 @@ func normFunctions(a *asm, level string, kind byte) {
 	}
 	a.op("TESTQ", R8, R8)
 	a.op("JNZ", shifted)
-	a.each(kind, BX, []reg{DI, SI, DX}, func(l lanes) {
+	lanes{asm: a, kind: kind}.each(BX, []reg{DI, SI, DX}, func(l lanes) {
 		scaled(l)
 		l.op("VMULPS", l.v(1), l.v(0), l.v(0))
 		l.store(l.v(0), at(DI, 0))
 	})
 	a.ret()
 	a.label(shifted)
-	a.each(kind, BX, []reg{DI, SI, DX, R8}, func(l lanes) {
+	lanes{asm: a, kind: kind}.each(BX, []reg{DI, SI, DX, R8}, func(l lanes) {
 		scaled(l)
 		l.load(at(R8, 0), l.v(2))
 		l.op("VFMADD213PS", l.v(2), l.v(1), l.v(0))
@@ -302,7 +306,7 @@ func normFunctions(a *asm, level string, kind byte) {
 func columnsFunction(a *asm, name string, kind byte) {
 	a.function(name, "(sum, squares, x, c *float32, n int)", 40)
 	a.arguments([]string{"sum", "squares", "x", "c", "n"}, DI, R8, SI, DX, BX)
-	a.each(kind, BX, []reg{DI, R8, SI, DX}, func(l lanes) {
+	lanes{asm: a, kind: kind}.each(BX, []reg{DI, R8, SI, DX}, func(l lanes) {
 		l.load(at(SI, 0), l.v(0))
 		l.load(at(DX, 0), l.v(1))
 		l.op("VSUBPS", l.v(1), l.v(0), l.v(0))
@@ -320,7 +324,7 @@ func columnsFunction(a *asm, name string, kind byte) {
 func ropeFunction(a *asm, name string, kind byte) {
 	a.function(name, "(x, y, cos, sin *float32, n int)", 40)
 	a.arguments([]string{"x", "y", "cos", "sin", "n"}, SI, DI, DX, R8, BX)
-	a.each(kind, BX, []reg{SI, DI, DX, R8}, func(l lanes) {
+	lanes{asm: a, kind: kind}.each(BX, []reg{SI, DI, DX, R8}, func(l lanes) {
 		x, y, cos, sin, turned := l.v(0), l.v(1), l.v(2), l.v(3), l.v(4)
 		l.load(at(SI, 0), x)
 		l.load(at(DI, 0), y)
@@ -344,7 +348,7 @@ func softmaxFunctions(a *asm, level string, kind byte) {
 	a.arguments([]string{"x", "n"}, SI, BX)
 	a.op("VMOVUPS", minusInf, all.v(0))
 	a.zero(all.v(1))
-	a.each(kind, BX, []reg{SI}, func(l lanes) {
+	lanes{asm: a, kind: kind}.each(BX, []reg{SI}, func(l lanes) {
 		l.loadOr(at(SI, 0), l.v(2), l.v(3), minusInf)
 		l.op("VMAXPS", l.v(2), l.v(0), l.v(0))
 		l.keepNaN(l.v(2), l.v(3), l.v(1))
@@ -359,7 +363,7 @@ func softmaxFunctions(a *asm, level string, kind byte) {
 	a.arguments([]string{"x", "n"}, SI, BX)
 	a.op("VBROADCASTSS", argument("c", 16), all.v(5))
 	a.zero(all.v(6))
-	a.each(kind, BX, []reg{SI}, func(l lanes) {
+	all.hold(expWords).each(BX, []reg{SI}, func(l lanes) {
 		l.loadOr(at(SI, 0), l.v(0), l.v(1), minusInf)
 		l.op("VSUBPS", l.v(5), l.v(0), l.v(0))
 		l.exp(l.v(0), l.v(1), l.v(2), l.v(3))

@@ -8,6 +8,33 @@ type lanes struct {
 	*asm
 	kind   byte // Y or Z
 	masked bool
+	held   map[word]vec // constants in registers
+}
+
+// hold loads constants into registers, from 31 down, for the steps that follow. Memory
+// serves as well for vectors of 32 bytes, which lie within a line of the cache.
+func (l lanes) hold(lists ...[]word) lanes {
+	if l.kind == 'Y' {
+		return l
+	}
+	l.held = map[word]vec{}
+	for _, list := range lists {
+		for _, w := range list {
+			if _, ok := l.held[w]; !ok {
+				l.held[w] = l.v(31 - len(l.held))
+				l.op("VBROADCASTSS", w, l.held[w])
+			}
+		}
+	}
+	return l
+}
+
+// c is a constant as an operand.
+func (l lanes) c(w word) any {
+	if v, ok := l.held[w]; ok {
+		return v
+	}
+	return w
 }
 
 // v returns a vector register of the step's size.
@@ -35,11 +62,11 @@ func (l lanes) loadOr(m mem, to, spare vec, otherwise word) {
 	case !l.masked:
 		l.op("VMOVUPS", m, to)
 	case l.kind == 'Z':
-		l.op("VMOVUPS", otherwise, to)
+		l.op("VMOVUPS", l.c(otherwise), to)
 		l.op("VMOVUPS", m, mask(1), to)
 	default:
 		l.op("VMASKMOVPS", m, restMask, spare)
-		l.op("VMOVUPS", otherwise, to)
+		l.op("VMOVUPS", l.c(otherwise), to)
 		l.op("VBLENDVPS", restMask, spare, to, to)
 	}
 }
@@ -58,8 +85,8 @@ func (l lanes) store(from vec, m mem) {
 
 // each writes a loop over n floats, which the step finds at pointers: it is called for
 // a whole vector and for the rest. n and CX are changed.
-func (a *asm) each(kind byte, n reg, pointers []reg, step func(l lanes)) {
-	l := lanes{asm: a, kind: kind}
+func (l lanes) each(n reg, pointers []reg, step func(l lanes)) {
+	a := l.asm
 	top, rest, done := a.newLabel("loop"), a.newLabel("rest"), a.newLabel("done")
 	floats := l.size() / 4
 	a.op("SUBQ", floats, n)
@@ -74,7 +101,7 @@ func (a *asm) each(kind byte, n reg, pointers []reg, step func(l lanes)) {
 	a.label(rest)
 	a.op("ADDQ", floats, n)
 	a.op("JZ", done)
-	if kind == 'Z' {
+	if l.kind == 'Z' {
 		a.op("MOVL", 1, CX)
 		a.op("SHLXL", n, CX, CX)
 		a.op("DECL", CX)
@@ -116,6 +143,7 @@ const (
 // The polynomials, highest power first.
 var (
 	expPoly  = []word{"Exp5", "Exp4", "Exp3", "Exp2", "Exp1", "Exp0"}
+	expWords = append([]word{expMin, expMax, log2e, ln2Hi, ln2Lo, rounding, one}, expPoly...)
 	tanhPoly = []word{"Tanh4", "Tanh3", "Tanh2", "Tanh1", "Tanh0"}
 	erfOver  = []word{"ErfP6", "ErfP5", "ErfP4", "ErfP3", "ErfP2", "ErfP1", "ErfP0"}
 	erfUnder = []word{"ErfQ4", "ErfQ3", "ErfQ2", "ErfQ1", "ErfQ0"}
@@ -165,30 +193,35 @@ func vectorConstants(a *asm) {
 
 // polynomial sets to to the value at x of the polynomial of those coefficients.
 func (l lanes) polynomial(coefficients []word, x, to vec) {
-	l.op("VMOVUPS", coefficients[0], to)
+	l.op("VMOVUPS", l.c(coefficients[0]), to)
 	for _, c := range coefficients[1:] {
-		l.op("VFMADD213PS", c, x, to)
+		l.op("VFMADD213PS", l.c(c), x, to)
 	}
 }
 
 // exp replaces x by eˣ as the Go function exp computes it, but for rounding. It uses
 // three spare registers and K2.
 func (l lanes) exp(x, n, p, q vec) {
-	l.op("VMOVUPS", expMax, n)
+	l.op("VMOVUPS", l.c(expMax), n)
 	l.op("VMINPS", x, n, x) // beyond the largest number; a NaN stays
+	l.expOfNegative(x, n, p, q)
+}
+
+// expOfNegative is exp for numbers that are not above expMax.
+func (l lanes) expOfNegative(x, n, p, q vec) {
 	if l.kind == 'Z' {
-		l.op("VCMPPS", 5, expMin, x, mask(2))
+		l.op("VCMPPS", 5, l.c(expMin), x, mask(2))
 	} else {
-		l.op("VCMPPS", 5, expMin, x, q)
+		l.op("VCMPPS", 5, l.c(expMin), x, q)
 	}
-	l.op("VMOVUPS", rounding, n)
-	l.op("VFMADD231PS", log2e, x, n)
-	l.op("VSUBPS", rounding, n, n)
-	l.op("VFNMADD231PS", ln2Hi, n, x)
-	l.op("VFNMADD231PS", ln2Lo, n, x)
+	l.op("VMOVUPS", l.c(rounding), n)
+	l.op("VFMADD231PS", l.c(log2e), x, n)
+	l.op("VSUBPS", l.c(rounding), n, n)
+	l.op("VFNMADD231PS", l.c(ln2Hi), n, x)
+	l.op("VFNMADD231PS", l.c(ln2Lo), n, x)
 	l.polynomial(expPoly, x, p)
-	l.op("VFMADD213PS", one, x, p) // (p·x + 1)·x + 1 = p·x² + x + 1
-	l.op("VFMADD213PS", one, x, p)
+	l.op("VFMADD213PS", l.c(one), x, p) // (p·x + 1)·x + 1 = p·x² + x + 1
+	l.op("VFMADD213PS", l.c(one), x, p)
 	if l.kind == 'Z' {
 		l.op("VSCALEFPS.Z", n, p, mask(2), x)
 		return
@@ -198,7 +231,7 @@ func (l lanes) exp(x, n, p, q vec) {
 	l.op("VPSRAD", 1, n, x)
 	l.op("VPSUBD", x, n, n)
 	for _, part := range []vec{x, n} {
-		l.op("VPADDD", bias127, part, part)
+		l.op("VPADDD", l.c(bias127), part, part)
 		l.op("VPSLLD", 23, part, part)
 		l.op("VMULPS", part, p, p)
 	}

@@ -1,4 +1,6 @@
-package grammar
+// Package document reads JSON documents whose objects keep the order of their members,
+// as JSON Schemas are written for people and models to read them in order.
+package document
 
 import (
 	"bytes"
@@ -10,15 +12,18 @@ import (
 	"strings"
 )
 
-// object is a JSON object whose members keep their order. Other values of a document
+// Object is a JSON object whose members keep their order. Other values of a document
 // are nil, bool, string, json.Number and []any.
-type object struct {
-	names  []string
-	values map[string]any
+type Object struct {
+	Names  []string
+	Values map[string]any
 }
 
-// readDocument reads a JSON document whose objects keep their order.
-func readDocument(source []byte) (any, error) {
+// maxNesting bounds how deep arrays and objects may nest.
+const maxNesting = 64
+
+// Read reads a JSON document. The error says what is wrong with it, for a user to see.
+func Read(source []byte) (any, error) {
 	d := json.NewDecoder(bytes.NewReader(source))
 	d.UseNumber()
 	v, err := readValue(d, 0)
@@ -51,7 +56,7 @@ func readValue(d *json.Decoder, depth int) (any, error) {
 		}
 		return list, closing(d)
 	case json.Delim('{'):
-		o := &object{values: map[string]any{}}
+		o := &Object{Values: map[string]any{}}
 		for d.More() {
 			name, err := d.Token()
 			if err != nil {
@@ -61,10 +66,10 @@ func readValue(d *json.Decoder, depth int) (any, error) {
 			if err != nil {
 				return nil, err
 			}
-			if _, known := o.values[name.(string)]; !known {
-				o.names = append(o.names, name.(string))
+			if _, known := o.Values[name.(string)]; !known {
+				o.Names = append(o.Names, name.(string))
 			}
-			o.values[name.(string)] = v
+			o.Values[name.(string)] = v
 		}
 		return o, closing(d)
 	}
@@ -82,23 +87,23 @@ func closing(d *json.Decoder) error {
 	return nil
 }
 
-// writeValue returns a value of a document as JSON without spaces.
-func writeValue(v any) string {
+// Write returns a value of a document as JSON without spaces.
+func Write(v any) string {
 	switch v := v.(type) {
-	case *object:
-		members := make([]string, len(v.names))
-		for i, name := range v.names {
-			members[i] = quoted(name) + ":" + writeValue(v.values[name])
+	case *Object:
+		members := make([]string, len(v.Names))
+		for i, name := range v.Names {
+			members[i] = Quote(name) + ":" + Write(v.Values[name])
 		}
 		return "{" + strings.Join(members, ",") + "}"
 	case []any:
 		items := make([]string, len(v))
 		for i, item := range v {
-			items[i] = writeValue(item)
+			items[i] = Write(item)
 		}
 		return "[" + strings.Join(items, ",") + "]"
 	case string:
-		return quoted(v)
+		return Quote(v)
 	case json.Number:
 		return v.String()
 	case bool:
@@ -107,8 +112,8 @@ func writeValue(v any) string {
 	return "null"
 }
 
-// quoted returns a string as JSON.
-func quoted(s string) string {
+// Quote returns a string as JSON.
+func Quote(s string) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -116,14 +121,14 @@ func quoted(s string) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// step returns the pointer of a member or an item of what pointer leads to.
-func step[T string | int](pointer string, to T) string {
+// Step returns the JSON Pointer of a member or an item of what pointer leads to.
+func Step[T string | int](pointer string, to T) string {
 	name := strings.NewReplacer("~", "~0", "/", "~1").Replace(fmt.Sprint(to))
 	return pointer + "/" + name
 }
 
-// lookUp returns what a JSON Pointer (RFC 6901) leads to.
-func lookUp(document any, pointer string) (any, bool) {
+// LookUp returns what a JSON Pointer (RFC 6901) leads to, if there is anything.
+func LookUp(document any, pointer string) (any, bool) {
 	if pointer == "" {
 		return document, true
 	}
@@ -133,8 +138,8 @@ func lookUp(document any, pointer string) (any, bool) {
 	for _, name := range strings.Split(pointer[1:], "/") {
 		name = strings.NewReplacer("~1", "/", "~0", "~").Replace(name)
 		switch v := document.(type) {
-		case *object:
-			member, ok := v.values[name]
+		case *Object:
+			member, ok := v.Values[name]
 			if !ok {
 				return nil, false
 			}

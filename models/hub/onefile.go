@@ -1,0 +1,42 @@
+package hub
+
+import (
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"helicon/models/weights"
+)
+
+// OneFile returns the part of a folder that is one GGUF model, given its file or the first
+// of the files that it is split into: what a bundle of that model alone would be.
+func OneFile(folder fs.FS, first string) fs.FS {
+	names := []string{first}
+	if prefix, part, parts, ok := weights.SplitName(first); ok && part == 1 {
+		names = names[:0]
+		for i := range parts {
+			names = append(names, fmt.Sprintf("%s-%05d-of-%05d.gguf", prefix, i+1, parts))
+		}
+	}
+	return &oneFile{folder, names}
+}
+
+// oneFile shows some files of a folder.
+type oneFile struct {
+	folder fs.FS
+	names  []string
+}
+
+// Open opens one of the files, or the folder itself.
+func (f *oneFile) Open(name string) (fs.File, error) {
+	if name != "." && !slices.Contains(f.names, name) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return f.folder.Open(name)
+}
+
+// ReadDir lists the files.
+func (f *oneFile) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := fs.ReadDir(f.folder, name)
+	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return name != "." || !slices.Contains(f.names, e.Name()) }), err
+}
