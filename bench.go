@@ -27,7 +27,7 @@ type benchCmd struct {
 // benchFlags say how to measure.
 type benchFlags struct {
 	Threads int           `help:"Cores to compute on; 0 means all." default:"0"`
-	CPU     tensor.Level  `help:"Highest level of processor instructions to use: generic, avx2 or avx512; the best unless given." name:"cpu" placeholder:"LEVEL"`
+	CPU     tensor.Level  `help:"Highest level of processor instructions to use: generic, avx2, avx512 or amx; the best unless given." name:"cpu" placeholder:"LEVEL"`
 	Time    time.Duration `help:"How long each measurement is repeated." default:"500ms"`
 	JSON    bool          `help:"Print JSON." name:"json"`
 }
@@ -136,7 +136,7 @@ func (b *bencher) add(r bench.Result) {
 type benchGEMMCmd struct {
 	benchFlags
 	Shape []gemmShape `help:"Sizes to measure, tokens x outputs x inputs; may be repeated." placeholder:"MxNxK"`
-	Type  []string    `help:"Types of weights to measure: f32, f16, bf16, q8_0, q4_0, q4_k, q5_k, q6_k; may be repeated." placeholder:"TYPE"`
+	Type  []string    `help:"Types of weights to measure: f32, f16, bf16, q8_0, q4_0, q4_k, q5_k, q6_k; may be repeated; all that fit the sizes unless given." placeholder:"TYPE"`
 }
 
 // gemmShape is the size of a matrix product, written MxNxK.
@@ -187,6 +187,9 @@ func (c *benchGEMMCmd) products() ([]bench.GEMM, error) {
 	var list []bench.GEMM
 	for _, s := range c.Shape {
 		for _, d := range types {
+			if block, _ := d.Block(); len(c.Type) == 0 && s.k%block != 0 {
+				continue // nobody asked for this type
+			}
 			g := bench.GEMM{M: s.m, N: s.n, K: s.k, Type: d}
 			if err := g.Validate(); err != nil {
 				return nil, fmt.Errorf("--shape: %w", err)

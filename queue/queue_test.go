@@ -16,7 +16,11 @@ import (
 
 func TestMain(m *testing.M) {
 	// nats.go 1.55.0 leaves it behind when an object is stored before it has begun to run.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"),
+		// nats-server 2.15.2 leaves them behind when a stream is made while it shuts down.
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"))
 }
 
 // open returns a queue on an embedded server of its own.

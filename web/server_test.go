@@ -48,11 +48,12 @@ func buildServer(t *testing.T) *server {
 var address = regexp.MustCompile(`http://(127\.0\.0\.1:\d+)`)
 
 // start runs the server with its data, at the address it had before if any, one job
-// at a time on one core, and returns once it listens.
+// at a time on one core without vector instructions, so that a text takes its time
+// everywhere, and returns once it listens.
 func (s *server) start(t *testing.T) {
 	t.Helper()
 	s.log = new(bytes.Buffer)
-	s.process = exec.Command(s.binary, "serve", "--addr", s.addr, "--data", s.data, "--threads", "1", "--slots", "1")
+	s.process = exec.Command(s.binary, "serve", "--addr", s.addr, "--data", s.data, "--threads", "1", "--cpu", "generic", "--slots", "1")
 	s.process.Stderr = s.log
 	stdout, err := s.process.StdoutPipe()
 	if err != nil {

@@ -76,7 +76,7 @@ func (s *studio) open(t *testing.T, hash string) {
 func (s *studio) started(t *testing.T, prompt string) string {
 	t.Helper()
 	s.wait(t, "the parameters", `document.querySelector('#parameter-n')`)
-	for parameter, text := range map[string]string{"n": "8", "max_tokens": "4000", "temperature": "2", "top_k": "0", "top_p": "1"} {
+	for parameter, text := range map[string]string{"n": "8", "max_tokens": "250", "temperature": "2", "top_k": "0", "top_p": "1"} {
 		s.set(t, parameter, text)
 	}
 	eval[chromedp.Void](t, s.page, observe)
@@ -262,9 +262,9 @@ func testConnection(t *testing.T, s *studio) {
 	s.line.mend(t)
 	s.wait(t, "the connection", `!document.querySelector('connection-banner[data-state=lost]')`)
 	after := eval[[]string](t, s.page, shown)
-	for i, text := range before {
-		if i >= len(after) || !strings.HasPrefix(after[i], text) {
-			t.Errorf("version %d was %q before the loss; the page then shows %q", i+1, text, after)
+	for _, text := range before { // versions that had not begun are not among them
+		if !slices.ContainsFunc(after, func(grown string) bool { return strings.HasPrefix(grown, text) }) {
+			t.Errorf("a version was %q before the loss; the page then shows %q", text, after)
 		}
 	}
 	s.waitState(t, id, "succeeded")

@@ -71,6 +71,7 @@ func TestParam(t *testing.T) {
 	t.Parallel()
 	for pointer, want := range map[string]string{
 		"/input/messages/0/role": "messages[0].role", "/model": "model", "/input": "input", "/stop/1": "stop[1]",
+		"/input/1": "input[1]", "/input/input/1": "input[1]",
 		"/metadata/a~1b": "metadata.a/b", "/0": "0",
 	} {
 		if got := param(pointer); got != want {

@@ -106,16 +106,18 @@ func errorType(status int) string {
 	return "invalid_request_error"
 }
 
-// param names a value as OpenAI does: /input/messages/0/role is messages[0].role.
+// param names a value as OpenAI does: /input/messages/0/role is messages[0].role. What is
+// embedded is itself called input: /input/0 is input[0].
 func param(pointer string) string {
 	var name strings.Builder
 	steps := strings.Split(strings.TrimPrefix(pointer, "/"), "/")
-	if len(steps) > 1 && steps[0] == "input" {
+	isIndex := func(step string) bool { return strings.Trim(step, "0123456789") == "" }
+	if len(steps) > 1 && steps[0] == "input" && !isIndex(steps[1]) {
 		steps = steps[1:]
 	}
 	for i, step := range steps {
 		switch {
-		case strings.Trim(step, "0123456789") == "" && i > 0:
+		case isIndex(step) && i > 0:
 			name.WriteString("[" + step + "]")
 		case i > 0:
 			name.WriteString("." + step)

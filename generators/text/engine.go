@@ -36,11 +36,13 @@ func (g *Generator) profile(b *hub.Bundle) (*profile, error) {
 }
 
 // Check says why a language model cannot be used, as far as its small files tell: what
-// is wrong with its weights shows when they are loaded. Of a bundle that is no language
-// model of ours it says what the hub found.
+// is wrong with its weights shows when they are loaded.
 func Check(b *hub.Bundle) error {
-	if !supported(b) {
+	switch {
+	case b.Problem != nil:
 		return b.Problem
+	case !supported(b):
+		return unsupported(b)
 	}
 	return (&profile{bundle: b}).read()
 }

@@ -63,8 +63,8 @@ type form struct {
 	free    bool // of the grammar until a tool call begins
 }
 
-// maxGrammars is how many grammars a generator remembers.
-const maxGrammars = 64
+// maxGrammars is how many grammars a generator remembers, each of some megabytes at most.
+const maxGrammars = 32
 
 // compiled returns the grammar of a key, which compile makes if it is not known.
 func (g *Generator) compiled(key string, compile func() (*grammar.Grammar, error)) (*grammar.Grammar, error) {

@@ -183,9 +183,14 @@ func (g *Generator) bundle(job *queue.Job) (*hub.Bundle, error) {
 	case b.Problem != nil:
 		return nil, unusable(b, b.Problem)
 	case !supported(b):
-		return nil, unusable(b, fmt.Errorf("it is a %s, not one of %s", strings.Join(b.Architectures, ", "), strings.Join(lm.Architectures(), ", ")))
+		return nil, unusable(b, unsupported(b))
 	}
 	return b, nil
+}
+
+// unsupported says that a sound bundle is no language model of ours.
+func unsupported(b *hub.Bundle) error {
+	return fmt.Errorf("there is no network for its architecture, %s", strings.Join(b.Architectures, ", "))
 }
 
 // unusable is the problem of a job whose model cannot be loaded.

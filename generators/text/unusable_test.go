@@ -55,6 +55,23 @@ func TestUnusableModels(t *testing.T) {
 	}
 }
 
+// TestOtherArchitecture checks that a sound bundle of another kind is told apart without
+// a word in the log: it may be for another generator.
+func TestOtherArchitecture(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	testBundle{config: object{"architectures": []string{"MambaForCausalLM"}}}.write(t, filepath.Join(dir, "other"))
+	g, log := openLogged(t, dir)
+	checkNotOffered(t, g, "other")
+	b, err := g.hub.Bundle("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(b); err == nil || !strings.Contains(err.Error(), "no network for its architecture, MambaForCausalLM") || log.Len() > 0 {
+		t.Errorf("checked: %v, log %q", err, log)
+	}
+}
+
 // TestUnusableWeights checks the same of what shows only when weights are loaded.
 func TestUnusableWeights(t *testing.T) {
 	t.Parallel()

@@ -39,19 +39,26 @@ func (b *Bundle) describe() error {
 		b.add(header)
 		return b.readGGUF(header)
 	}
-	if err := b.readConfig(name); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+	if missing := b.readConfig(name); errors.Is(missing, fs.ErrNotExist) && len(ggufModels(b.Files)) > 0 {
+		return unreadable(err) // a GGUF file needs no other description
+	} else if missing != nil {
+		return fmt.Errorf("%s: %w", name, missing)
 	}
 	if !errors.Is(err, fs.ErrNotExist) || name == configFile {
-		if errors.Is(err, weights.ErrFormat) {
-			return fmt.Errorf("%w (is it still being copied?)", err)
-		}
 		if err == nil {
 			b.add(header)
 		}
-		return err
+		return unreadable(err)
 	}
 	return b.readPipeline(err)
+}
+
+// unreadable adds to the error of a file that breaks its format what the reason may be.
+func unreadable(err error) error {
+	if errors.Is(err, weights.ErrFormat) && !errors.Is(err, weights.ErrUnsafe) {
+		return fmt.Errorf("%w (is it still being copied?)", err)
+	}
+	return err
 }
 
 // add counts the weights of a header.
@@ -60,8 +67,12 @@ func (b *Bundle) add(h *weights.Header) {
 	b.Bytes += h.Bytes()
 	sizes := map[string]int64{}
 	for _, t := range h.Tensors() {
-		if sizes[t.Kind] += t.Bytes; sizes[t.Kind] > sizes[b.Type] || b.Type == "" {
-			b.Type = t.Kind
+		kind := t.Kind
+		if t.DType != 0 {
+			kind = t.DType.String() // one name for a type in all formats
+		}
+		if sizes[kind] += t.Bytes; sizes[kind] > sizes[b.Type] || b.Type == "" {
+			b.Type = kind
 		}
 	}
 }

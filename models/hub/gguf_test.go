@@ -44,6 +44,11 @@ func TestGGUFBundles(t *testing.T) {
 	put(t, dir, "owner/several/small-q4.gguf", whole)
 	put(t, dir, "several/small-q4.gguf", whole)
 	put(t, dir, "several/small-q8.gguf", whole)
+	put(t, dir, "owner/many/small-q4.gguf", whole)
+	put(t, dir, "owner/many/small-q8.gguf", whole)
+	put(t, dir, "described/small-q4.gguf", whole)
+	put(t, dir, "described/small-q8.gguf", whole)
+	put(t, dir, "described/config.json", []byte(config))
 	put(t, dir, "several/mmproj-small.gguf", whole)
 	put(t, dir, "parts/big-00001-of-00002.gguf", ggufFile(t, 0, 2))
 	put(t, dir, "parts/big-00002-of-00002.gguf", ggufFile(t, 1, 2))
@@ -54,6 +59,7 @@ func TestGGUFBundles(t *testing.T) {
 	}
 	for id, parameters := range map[string]int64{
 		"bare": 96, "folder": 96, "owner/several": 96, "several/small-q4": 96, "several/small-q8": 96, "parts": 192,
+		"owner/many/small-q4": 96, "owner/many/small-q8": 96, "described/small-q4": 96, "described/small-q8": 96,
 	} {
 		b, err := h.Bundle(id)
 		if err != nil {
@@ -67,7 +73,7 @@ func TestGGUFBundles(t *testing.T) {
 			t.Errorf("%s: digest %q, %v", id, digest, err)
 		}
 	}
-	if b, err := h.Bundle("cut"); err != nil || b.Problem == nil {
+	if b, err := h.Bundle("cut"); err != nil || b.Problem == nil || !strings.Contains(b.Problem.Error(), "cut.gguf") {
 		t.Errorf("a file that is cut off: %+v, %v", b, err)
 	}
 	for _, b := range h.Bundles() {

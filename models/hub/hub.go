@@ -1,13 +1,13 @@
 // Package hub finds model bundles: folders in the layout of a Hugging Face repository,
 // some embedded in the binary, others in a folder of the user's, and GGUF files, alone in
-// a folder of their own or beside others. It
-// describes them from their small files and headers; loading is the business of the
-// packages that know the networks.
+// a folder of their own or beside others. It describes them from their small files and
+// headers; loading is the business of the packages that know the networks.
 //
-// A bundle's id is its path below the models folder, "name" or "owner/name"; a GGUF file
-// beside others is a bundle without the ending of its name. The
-// folder belongs to whoever runs Helicon, so links in it are followed, wherever they
-// lead; ids are looked up among the bundles found and never become paths.
+// A bundle's id is its path below the models folder, "name" or "owner/name"; that of a GGUF
+// file beside others is the path of the file without the ending, "name", "owner/name" or
+// "owner/name/file". The folder belongs to whoever runs Helicon, so links in it are
+// followed, wherever they lead; ids are looked up among the bundles found and never become
+// paths.
 package hub
 
 import (
@@ -149,7 +149,9 @@ func (s *scan) tree(fsys fs.FS, source func(id string) string) error {
 		}
 		for _, name := range names {
 			id := path.Join(owner, name)
-			s.folder(fsys, id, source(id))
+			if !s.folder(fsys, id, source(id)) {
+				s.loose(fsys, id, source)
+			}
 		}
 	}
 	return nil
@@ -244,13 +246,15 @@ func (s *scan) bundle(id, source string, files fs.FS, fingerprint string) *Bundl
 }
 
 // look tells whether a folder is, or means to be, a bundle: it has a description or
-// weights at its top. The fingerprint changes whenever one of its files does.
+// weights at its top, and these are not several models in GGUF files, each of which is a
+// bundle. The fingerprint changes whenever one of its files does.
 func look(files fs.FS) (fingerprint string, is bool, err error) {
 	entries, err := fs.ReadDir(files, ".")
 	if err != nil {
 		return "", false, err
 	}
 	var b strings.Builder
+	described := false
 	for _, e := range entries {
 		info, err := fs.Stat(files, e.Name())
 		if err != nil || info.IsDir() {
@@ -258,9 +262,12 @@ func look(files fs.FS) (fingerprint string, is bool, err error) {
 		}
 		fmt.Fprintf(&b, "%s %d %d\n", e.Name(), info.Size(), info.ModTime().UnixNano())
 		switch {
-		case e.Name() == configFile, e.Name() == pipelineFile, strings.HasSuffix(e.Name(), ".safetensors"):
+		case e.Name() == configFile:
+			described = true
+		case e.Name() == pipelineFile, weights.FormatOf(e.Name()) == weights.Safetensors:
 			is = true
 		}
 	}
-	return b.String(), is || len(ggufModels(files)) == 1, nil
+	models := len(ggufModels(files))
+	return b.String(), is || models == 1 || described && models == 0, nil
 }

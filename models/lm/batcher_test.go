@@ -455,3 +455,37 @@ func TestLookupSavesSteps(t *testing.T) {
 }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestBatcherLongPromptBehindWindow reads prompts that are far longer than the window of
+// all layers in the pages that a text with such a window is promised.
+func TestBatcherLongPromptBehindWindow(t *testing.T) {
+	t.Parallel()
+	size := smallLlama
+	size.context = 2048
+	mistral := randomLlama(size)
+	mistral.config["architectures"], mistral.config["sliding_window"] = []string{"MistralForCausalLM"}, 5
+	m := load(t, mistral.fsys(t, tensor.F32), 2)
+	pages := int64(pagesFor(5+stepTokens) + 2)
+	b := newBatcher(t, m, BatchOptions{Memory: pages * m.config.pageBytes()})
+	if b.windowPages() != b.cache.limit || b.Room() != size.context {
+		t.Fatalf("room for %d tokens in %d pages, want %d in %d", b.Room(), b.cache.limit, size.context, b.windowPages())
+	}
+	writeAll(t, m, b, []text{
+		{prompt: someTokens(1500, size.vocab), tokens: 40, seed: 1},
+		{prompt: someTokens(1400, size.vocab), tokens: 3, seed: 2},
+	})
+}
+
+// TestBatcherTiles writes texts with BF16 weights, wide enough for the tiles of the
+// processor where it has them, at every level: each is what it is alone.
+func TestBatcherTiles(t *testing.T) {
+	t.Parallel()
+	size := llamaSize{vocab: 300, hidden: 128, layers: 2, heads: 4, kvHeads: 2, headDim: 32, intermediate: 192, context: 256}
+	files := randomLlama(size).fsys(t, tensor.BF16)
+	for _, level := range []tensor.Level{0, tensor.AVX512, tensor.AVX2, tensor.Generic} {
+		m := loadOn(t, files, tensor.Config{Threads: 2, Level: level})
+		for _, lookup := range []bool{true, false} {
+			writeAll(t, m, newBatcher(t, m, BatchOptions{NoLookup: !lookup}), someTexts(9, size.vocab, size.context))
+		}
+	}
+}

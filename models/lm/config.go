@@ -94,7 +94,8 @@ const (
 	maxWidth      = 1 << 20
 	maxLayers     = 1 << 12
 	maxExperts    = 1 << 12
-	minCap        = 1e-3 // of scores and logits
+	maxParts      = 1 << 17 // experts, or heads with norms of their own, in all layers
+	minCap        = 1e-3    // of scores and logits
 	maxCap        = 1e6
 )
 
@@ -126,6 +127,9 @@ func (c *Config) validate() error {
 	}
 	if x := c.experts; x.count != 0 && (x.count < 0 || x.count > maxExperts || x.used < 1 || x.used > x.count || x.intermediate < 1 || x.intermediate > maxWidth) {
 		return fmt.Errorf("%d used of %d experts of size %d, want some of at most %d experts: %w", x.used, x.count, x.intermediate, maxExperts, ErrConfig)
+	}
+	if c.Layers*c.experts.count > maxParts || c.headNorms && c.Layers*c.Heads > maxParts {
+		return fmt.Errorf("%d layers of %d experts or %d heads, each with tensors of its own: want at most %d: %w", c.Layers, c.experts.count, c.Heads, maxParts, ErrConfig)
 	}
 	if c.embedWidth < 1 || c.embedWidth > maxWidth {
 		return fmt.Errorf("width of the embedding %d, want 1 to %d: %w", c.embedWidth, maxWidth, ErrConfig)

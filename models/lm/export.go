@@ -34,11 +34,11 @@ type Part struct {
 
 // Rows returns the number of rows, and their length.
 func (p *Part) Rows() (n, columns int) {
-	n = 1
-	for _, d := range p.Shape[:len(p.Shape)-1] {
-		n *= d
+	n, columns = 1, 1
+	for _, d := range p.Shape {
+		n, columns = n*columns, d
 	}
-	return n, p.Shape[len(p.Shape)-1]
+	return n, columns
 }
 
 // Close releases the files of the model.

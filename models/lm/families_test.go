@@ -495,6 +495,52 @@ func TestFamilyConfigs(t *testing.T) {
 	}
 }
 
+// TestTooManyParts checks that a configuration of which the tensors alone would not fit
+// in memory is refused before they are listed.
+func TestTooManyParts(t *testing.T) {
+	t.Parallel()
+	many := map[string]map[string]any{
+		"mixtral":  {"num_local_experts": 4096, "num_hidden_layers": 4096},
+		"stablelm": {"qk_layernorm": true, "num_attention_heads": 4096, "num_key_value_heads": 4096, "hidden_size": 4096 * 48, "num_hidden_layers": 4096},
+	}
+	for family, values := range many {
+		c := families()[family]
+		maps.Copy(c, values)
+		raw, err := json.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = readConfig(fstest.MapFS{"config.json": {Data: raw}}); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "tensors of its own") {
+			t.Errorf("%s: error %v, want ErrConfig", family, err)
+		}
+	}
+}
+
+// TestStateSizeDoesNotOverflow checks that a state of more bytes than an int64 counts is
+// refused.
+func TestStateSizeDoesNotOverflow(t *testing.T) {
+	t.Parallel()
+	c := Config{Layers: maxLayers, Heads: maxWidth / 2, KVHeads: maxWidth / 2, HeadDim: 2, Vocab: 1, Hidden: 1, Context: maxContext, embedWidth: 1}
+	for _, tokens := range []int{maxContext, maxContext / 4, maxContext / 64} {
+		if err := c.checkLength(tokens); !errors.Is(err, ErrFull) {
+			t.Errorf("%d tokens: error %v, want ErrFull", tokens, err)
+		}
+	}
+}
+
+// TestPartRows checks the rows of tensors of any shape.
+func TestPartRows(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		shape         []int
+		rows, columns int
+	}{{nil, 1, 1}, {[]int{5}, 1, 5}, {[]int{3, 4}, 3, 4}, {[]int{2, 3, 4}, 6, 4}} {
+		if rows, columns := (&Part{Shape: tt.shape}).Rows(); rows != tt.rows || columns != tt.columns {
+			t.Errorf("shape %v: %d rows of %d, want %d of %d", tt.shape, rows, columns, tt.rows, tt.columns)
+		}
+	}
+}
+
 // TestGemma3Ropes checks which layers turn how fast, in both forms of the file.
 func TestGemma3Ropes(t *testing.T) {
 	t.Parallel()

@@ -272,6 +272,7 @@ func (f *ggufFile) windowWords(j map[string]any) {
 	if err != nil {
 		return
 	}
+	local = local[:min(len(local), maxLayers+1)] // the family refuses so many
 	kinds := make([]string, len(local))
 	for i, is := range local {
 		kinds[i] = "full_attention"

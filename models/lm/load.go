@@ -103,13 +103,26 @@ func loadNetwork(s *weights.Store, c *Config, a *tensor.Arena) (n network, err e
 	return n, ld.err
 }
 
-// pack lays matrices out for the kernels, all at the same time.
+// pack lays matrices out for the kernels, all at the same time. A panic, as for want of
+// memory, is the caller's.
 func pack(s *weights.Store, a *tensor.Arena, linears ...*nn.Linear) {
 	var packing sync.WaitGroup
+	panics := make(chan any, len(linears))
 	for _, l := range linears {
-		packing.Go(func() { l.Weight = l.Weight.Pack(a) })
+		packing.Go(func() {
+			defer func() {
+				if v := recover(); v != nil {
+					panics <- v
+				}
+			}()
+			l.Weight = l.Weight.Pack(a)
+		})
 	}
 	packing.Wait()
+	close(panics)
+	for v := range panics {
+		panic(v)
+	}
 	s.Evict()
 }
 

@@ -3,8 +3,6 @@ package lm
 import (
 	"slices"
 	"testing"
-
-	"helicon/models/tensor"
 )
 
 // TestPagesGrow checks that memory comes as it is needed, that what was written stays,
@@ -126,7 +124,7 @@ func TestPageBytes(t *testing.T) {
 			t.Errorf("dimension %d: 10 pages are %d bytes, want %d", dim, got, 10*c.pageBytes())
 		}
 	}
-	var kv tensor.KVPages = (&Config{KVHeads: 2, HeadDim: 20}).kvPages()
+	kv := (&Config{KVHeads: 2, HeadDim: 20}).kvPages()
 	if kv.PageTokens != PageTokens {
 		t.Errorf("pages of %d tokens, want %d", kv.PageTokens, PageTokens)
 	}

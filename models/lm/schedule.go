@@ -73,7 +73,7 @@ func (b *Batcher) start(t *task) {
 	t.seq = b.cache.newSequence(len(t.prompt)+t.left, t.pages)
 	t.seq.text = append(t.seq.text, t.prompt...)
 	t.seq.begin(&b.model.config, t.length)
-	b.adopt(t)
+	t.seq.adopt()
 	b.active = append(b.active, t)
 	b.lead(t, len(b.active)-1)
 }
@@ -90,13 +90,7 @@ func (b *Batcher) remove(i int) {
 	}
 }
 
-// adopt gives a task the pages that are known of its text.
-func (b *Batcher) adopt(t *task) {
-	t.seq.adopt()
-	b.forget(t)
-}
-
-// forget gives back what is behind the window of all layers.
+// forget gives back what is behind the window of all layers, before a step takes more.
 func (b *Batcher) forget(t *task) {
 	if b.window > 0 {
 		t.seq.forgetBefore(t.seq.ready + 1 - b.window)
@@ -138,7 +132,7 @@ func (b *Batcher) waits(t *task) bool {
 	if t.leader == nil {
 		return false
 	}
-	b.adopt(t)
+	t.seq.adopt()
 	if t.seq.ready >= t.shared || t.leader.begun {
 		t.leader = nil
 	}
@@ -159,6 +153,7 @@ func (b *Batcher) plan() {
 		case !b.waits(t):
 			b.prompts = append(b.prompts, t)
 		}
+		b.forget(t)
 	}
 	room := b.pass.tokens
 	propose := 0
@@ -258,7 +253,6 @@ func (b *Batcher) collect() {
 	for _, t := range b.choosing {
 		if <-t.replies {
 			t.accept()
-			b.forget(t)
 		}
 	}
 }

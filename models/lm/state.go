@@ -69,8 +69,8 @@ func (c *Config) checkLength(tokens int) error {
 		return fmt.Errorf("lm: state for %d tokens, want 1 to %d: %w", tokens, maxContext, ErrFull)
 	case c.layout.positions != "" && tokens > c.Context:
 		return fmt.Errorf("lm: state for %d tokens of a model with %d learned positions: %w", tokens, c.Context, ErrFull)
-	case c.stateBytes(tokens) > maxState:
-		return fmt.Errorf("lm: state for %d tokens takes %d bytes, limit %d: %w", tokens, c.stateBytes(tokens), int64(maxState), ErrFull)
+	case int64(pagesFor(tokens)) > maxState/c.pageBytes() || c.stateBytes(tokens) > maxState:
+		return fmt.Errorf("lm: state for %d tokens takes more than %d bytes: %w", tokens, int64(maxState), ErrFull)
 	}
 	return nil
 }

@@ -16,10 +16,10 @@ const (
 
 // tileConfig is the shapes of the eight tiles, as LDTILECFG reads them.
 type tileConfig struct {
-	palette, start uint8
-	_              [14]uint8
-	rowBytes       [16]uint16
-	rows           [16]uint8
+	palette  uint8
+	_        [15]uint8 // where an interrupted load resumes, and reserved bytes
+	rowBytes [16]uint16
+	rows     [16]uint8
 }
 
 // tileConfigFor has the shapes for 1 to 32 tokens: tiles 0 to 3 are sums, 4 and 5

@@ -150,10 +150,10 @@ const quantScratch = 2*len(stepLevels{}) + 2*maxQuantStrip*tileRowsQuant*4
 // tileShapes is what LDTILECFG reads: the kind of configuration, the bytes of a row of
 // each tile and the numbers of rows.
 type tileShapes struct {
-	palette, start uint8
-	_              [14]uint8
-	rowBytes       [16]uint16
-	rows           [16]uint8
+	palette  uint8
+	_        [15]uint8 // where an interrupted load resumes, and reserved bytes
+	rowBytes [16]uint16
+	rows     [16]uint8
 }
 
 // quantTokens is the number of tokens in a tile of AMX.
@@ -177,6 +177,12 @@ const fewestTiled = 8
 const tileRowsQuant = quantGroups * groupRows
 
 func (k *quantKernel) multiply(p piece) {
+	if !k.multiplyOne(p) {
+		k.multiplyStrips(p)
+	}
+}
+
+func (k *quantKernel) multiplyStrips(p piece) {
 	var none [tileRowsQuant]float32
 	var sums [maxQuantStrip*tileRowsQuant + alignment/4]float32
 	var scratch [quantScratch + alignment]byte

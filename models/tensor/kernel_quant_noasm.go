@@ -7,3 +7,5 @@ func (f quantForm) quantizeRow(dst []byte, x []float32, stride int) {
 }
 
 func (k *quantKernel) run(t *quantTile) { t.generic(k.dtype) }
+
+func (k *quantKernel) multiplyOne(piece) bool { return false }

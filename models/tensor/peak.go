@@ -105,8 +105,8 @@ func (f eachPart) part(i int) { f(i) }
 
 // genericLoops is what Go does without assembly.
 var genericLoops = peakLoops{
-	f32:  peakLoop{func(n int) { multiplyAdd[float32](n) }, 2 * 8},
-	int8: peakLoop{func(n int) { multiplyAdd[int32](n) }, 2 * 8},
+	f32:  peakLoop{func(n int) { _ = multiplyAdd[float32](n) }, 2 * 8},
+	int8: peakLoop{func(n int) { _ = multiplyAdd[int32](n) }, 2 * 8},
 	read: func(b []byte) { readWords(b) },
 }
 

@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Pool is a fixed set of goroutines that share the work of operations. It serves
@@ -21,10 +22,25 @@ type Pool struct {
 	closed bool
 }
 
-// spins is how often a thread looks for the next operation, or for the end of one,
-// before it sleeps: some tens of microseconds. An operation of a decoding step takes
-// no longer than waking a thread does, and the next follows at once.
-const spins = 30_000
+// spinTime is how long a thread watches for the next operation, or for the end of one,
+// before it sleeps. An operation of a decoding step takes no longer than waking a thread
+// does, and the next one follows soon.
+const spinTime = 100 * time.Microsecond
+
+// watch waits for the count to be 0, or not to be, and returns whether it came to that
+// before the thread should sleep.
+func watch(count *atomic.Int64, zero bool) bool {
+	const looks = 16 // at the count for each at the clock
+	for start := time.Now(); time.Since(start) < spinTime; {
+		for range looks {
+			if (count.Load() == 0) == zero {
+				return true
+			}
+			pause()
+		}
+	}
+	return false
+}
 
 // task is work cut into parts that can run in any order and at the same time.
 type task interface {
@@ -142,10 +158,8 @@ func (p *Pool) join(j *job) {
 	p.mu.Lock()
 	p.remove(j)
 	p.mu.Unlock()
-	for range spins {
-		if j.helpers.Load() == 0 {
-			return
-		}
+	if watch(&j.helpers, true) {
+		return
 	}
 	p.mu.Lock()
 	j.asleep = j.helpers.Load() > 0
@@ -185,11 +199,7 @@ func (p *Pool) work() {
 func (p *Pool) await() {
 	if len(p.jobs) == 0 {
 		p.mu.Unlock()
-		for range spins {
-			if p.open.Load() > 0 {
-				break
-			}
-		}
+		watch(&p.open, false)
 		p.mu.Lock()
 	}
 	for len(p.jobs) == 0 && !p.closed {

@@ -57,17 +57,17 @@ func (e *Exec) MatMuls(x []float32, products ...Product) {
 	}
 	e.prepare.begin(x, cols, tokens)
 	t := &e.product
-	t.count, t.parts = len(products), 0
+	t.count = len(products)
 	for i, q := range products {
 		q.W = e.prepare.weights(i, q.W)
 		k := e.kernel(q.W)
-		f := &t.factors[i]
-		*f = factor{Product: q, kernel: k, operand: e.prepare.operand(k.form())}
-		f.divide(tokens, threads)
-		t.parts += f.parts()
+		t.factors[i] = factor{
+			Product: q, kernel: k, operand: e.prepare.operand(k.form()), groups: ceilDiv(q.W.Rows, groupRows),
+		}
 	}
+	t.divide(threads)
 	e.runOn(threads, &e.prepare, e.prepare.parts())
-	e.runOn(threads, t, t.parts)
+	e.runOn(threads, t, len(t.pieces))
 	clear(t.factors[:]) // an idle Exec keeps no weights alive
 	e.prepare.end()
 }
@@ -117,74 +117,91 @@ type piece struct {
 // span is a range lo to hi-1.
 type span struct{ lo, hi int }
 
-// factor is one product of a call, and how it is divided into pieces.
+// factor is one product of a call.
 type factor struct {
 	Product
 	kernel  kernel
 	operand *operand
-
-	groups, perGroups int // groups in all and in a piece
-	strips, perStrips int
+	groups  int // of rows
 }
 
-// divide chooses the size of pieces: enough of them to keep all threads busy to the
-// end, as many groups as the kernel takes together, and no more tokens than stay in
-// the cache next to the processor. It decides nothing that shows in the result.
-func (f *factor) divide(tokens, threads int) {
+// productTask is a call of MatMuls. A part is a piece of one of the products.
+type productTask struct {
+	count   int
+	factors [maxProducts]factor
+	pieces  []piece
+}
+
+func (t *productTask) part(i int) {
+	p := &t.pieces[i]
+	p.kernel.multiply(*p)
+}
+
+// divide cuts the products into pieces, which decides nothing that shows in the result.
+func (t *productTask) divide(threads int) {
+	t.pieces = t.pieces[:0]
+	once := threads > 1 // all weights are read once, and by many threads
+	for i := range t.count {
+		once = once && t.factors[i].operand.strips == 1
+	}
+	if once {
+		t.divideOnce(threads)
+		return
+	}
+	for i := range t.count {
+		t.divideEvenly(&t.factors[i], threads)
+	}
+}
+
+// divideOnce cuts products whose weights are read once: into long runs of groups, which
+// memory delivers best, and then ever shorter ones, so that all threads end together.
+func (t *productTask) divideOnce(threads int) {
+	left := 0
+	for i := range t.count {
+		left += t.factors[i].groups
+	}
+	for i := range t.count {
+		f := &t.factors[i]
+		width := f.kernel.width(f.operand.tokens)
+		for g := 0; g < f.groups; {
+			run := 3 * left / (4 * threads)
+			n := min(max(run-run%width, width), f.groups-g)
+			t.pieces = append(t.pieces, piece{f, span{g, g + n}, span{0, 1}})
+			g, left = g+n, left-n
+		}
+	}
+}
+
+// divideEvenly cuts a product into pieces of a size: enough of them to keep all threads
+// busy to the end, as many groups as the kernel takes together, and no more tokens than
+// stay in the cache next to the processor. Pieces that share weights follow one another.
+func (t *productTask) divideEvenly(f *factor, threads int) {
 	const (
 		maxTokens = 256 // in a piece
 		maxGroups = 24  // in a piece: a multiple of all that kernels take together
 		fewTokens = 64  // weights are hardly used again in a piece
 	)
 	perThread := 4 // pieces
+	tokens, strips := f.operand.tokens, f.operand.strips
 	if tokens <= fewTokens {
 		perThread = 16
 	}
-	f.groups, f.strips = ceilDiv(f.W.Rows, groupRows), f.operand.strips
-	chunks := ceilDiv(tokens, maxTokens)
-	f.perStrips = ceilDiv(f.strips, chunks)
-	chunks = ceilDiv(f.strips, f.perStrips)
-	f.perGroups = f.groups
+	perStrips := ceilDiv(strips, ceilDiv(tokens, maxTokens))
+	perGroups := f.groups
 	if threads > 1 {
-		f.perGroups = ceilDiv(f.groups*chunks, perThread*threads)
+		perGroups = ceilDiv(f.groups*ceilDiv(strips, perStrips), perThread*threads)
 	}
-	width := f.kernel.width(ceilDiv(tokens, f.strips))
+	width := f.kernel.width(ceilDiv(tokens, strips))
 	switch {
-	case f.perGroups >= maxGroups:
-		f.perGroups = maxGroups
-	case f.perGroups > width:
-		f.perGroups -= f.perGroups % width
+	case perGroups >= maxGroups:
+		perGroups = maxGroups
+	case perGroups > width:
+		perGroups -= perGroups % width
 	}
-}
-
-func (f *factor) parts() int { return ceilDiv(f.groups, f.perGroups) * ceilDiv(f.strips, f.perStrips) }
-
-// piece returns part i. Parts that share weights follow one another.
-func (f *factor) piece(i int) piece {
-	chunks := ceilDiv(f.strips, f.perStrips)
-	g, s := i/chunks*f.perGroups, i%chunks*f.perStrips
-	return piece{
-		factor: f,
-		groups: span{g, min(g+f.perGroups, f.groups)},
-		strips: span{s, min(s+f.perStrips, f.strips)},
-	}
-}
-
-// productTask is a call of MatMuls. A part is a piece of one of the products.
-type productTask struct {
-	count, parts int
-	factors      [maxProducts]factor
-}
-
-func (t *productTask) part(i int) {
-	for n := range t.count {
-		f := &t.factors[n]
-		if parts := f.parts(); i >= parts {
-			i -= parts
-			continue
+	for g := 0; g < f.groups; g += perGroups {
+		for s := 0; s < strips; s += perStrips {
+			t.pieces = append(t.pieces, piece{f, span{g, min(g+perGroups, f.groups)}, span{s, min(s+perStrips, strips)}})
 		}
-		f.kernel.multiply(f.piece(i))
-		return
 	}
 }
 

@@ -28,7 +28,8 @@ const maxIndex = 64 << 20
 //   - base.safetensors, or the files that base.safetensors.index.json lists;
 //   - base.gguf or else the only model in a *.gguf file, or in several named
 //     *-00001-of-00003.gguf and so on (files mmproj-* and mtp-* are parts of others);
-//   - base.bin, or the files that base.bin.index.json lists, or the same of pytorch_base.
+//   - base.bin, or the files that base.bin.index.json lists, or the same of pytorch_base;
+//   - base.pt, base.pth or base.ckpt.
 //
 // The error wraps fs.ErrNotExist if one is not there, and ErrFormat if there are
 // several models in *.gguf files.
@@ -42,7 +43,7 @@ func Files(fsys fs.FS, base string) ([]File, error) {
 		return filesOf(fsys, name)
 	}
 	dir, last := path.Split(base)
-	for _, name := range []string{base + ".bin", dir + "pytorch_" + last + ".bin"} {
+	for _, name := range []string{base + ".bin", dir + "pytorch_" + last + ".bin", base + ".pt", base + ".pth", base + ".ckpt"} {
 		if files, err := filesOrIndex(fsys, name); files != nil || err != nil {
 			return files, err
 		}

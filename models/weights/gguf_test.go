@@ -401,6 +401,7 @@ func TestFindFiles(t *testing.T) {
 		{"PyTorch by base", "unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model", "unet/diffusion_pytorch_model.bin", nil},
 		{"PyTorch in files", "pytorch_model.bin.index.json a-1.bin", "model", "a-1.bin", nil},
 		{"PyTorch in files of a folder", "x/pytorch_model.bin.index.json x/a-1.bin", "x/model", "x/a-1.bin", nil},
+		{"PyTorch by another ending", "model.ckpt README.md", "model", "model.ckpt", nil},
 		{"missing shard", "pytorch_model.bin.index.json", "model", "", fs.ErrNotExist},
 		{"nothing", "README.md", "model", "", fs.ErrNotExist},
 		{"no folder", "README.md", "x/model", "", fs.ErrNotExist},

@@ -1,6 +1,7 @@
 package weights
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -10,7 +11,7 @@ import (
 // Limits of a pickle.
 const (
 	maxPickle      = 64 << 20 // bytes
-	maxPickleSteps = 4 << 20  // instructions, each of which makes at most one object
+	maxPickleSteps = 4 << 20  // instructions, and items that they copy
 	maxPickleLine  = 256      // bytes of a module's or a global's name
 )
 
@@ -302,7 +303,7 @@ func (u *unpickler) find(module, name string) {
 	g := global(module + "." + name)
 	_, isElement := elementOf(g)
 	if _, ok := constructors[g]; !ok && !isElement && !ignoredGlobals[g] {
-		u.fail("global %q is not one that weights need: it is not loaded", string(g))
+		u.err = cmp.Or(u.err, fmt.Errorf("global %q is not one that weights need: %w", string(g), ErrUnsafe))
 	}
 	u.push(g)
 }
@@ -322,6 +323,11 @@ func (u *unpickler) call(f, arguments any) any {
 	if !ok {
 		u.fail("global %q is called", string(g))
 		return nil
+	}
+	if len(args) > 0 { // which the object may copy
+		if list, ok := args[0].(*pickleList); ok {
+			u.steps += len(list.items)
+		}
 	}
 	object, err := construct(args)
 	if err != nil {

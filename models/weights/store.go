@@ -16,6 +16,9 @@ import (
 var (
 	// ErrFormat is wrapped by every error about a file that breaks its format.
 	ErrFormat = errors.New("malformed weights")
+	// ErrUnsafe is wrapped, beside ErrFormat, by the error about a pickle that wants
+	// anything done but have tensors read.
+	ErrUnsafe = fmt.Errorf("unsafe to load: %w", ErrFormat)
 	// ErrMissing is wrapped when a tensor is not in the store.
 	ErrMissing = errors.New("no such tensor")
 	// ErrShape is wrapped when a tensor has another shape or type than its user needs.

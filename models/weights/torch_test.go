@@ -385,6 +385,8 @@ func TestPickleBombs(t *testing.T) {
 		tuples += "0h\x00h\x00\x86q\x00"
 	}
 	asTuple := strings.TrimSuffix(string(new(pickler).dump(rebuilt("0", 6, 0, []any{6}, []any{1}))), ".")[2:]
+	// A dictionary is made of a long list time and again.
+	pairs := "ccollections\nOrderedDict\nq\x010NN\x86q\x000](" + strings.Repeat("h\x00", 100_000) + "e\x85q\x02"
 	itself := "}q\x00X\x01\x00\x00\x00ah\x00s"
 	for name, instructions := range map[string]string{
 		"shared":       shared,
@@ -392,6 +394,7 @@ func TestPickleBombs(t *testing.T) {
 		"tuples":       tuples,
 		"tuple named":  tuples + strings.Replace(asTuple, "K\x00", "h\x00", 1),
 		"instructions": strings.Repeat("N0", maxPickleSteps),
+		"copies":       pairs + strings.Repeat("h\x01h\x02R0", 100_000),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

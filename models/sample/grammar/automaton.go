@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"helicon/models/sample/grammar/characters"
 )
 
 // ErrToken is wrapped when a token is accepted that the grammar does not allow.
@@ -23,6 +25,7 @@ type Automaton struct {
 	ids    int32 // of frames
 	epoch  int   // how often states and frames were forgotten
 	masks  int   // bytes
+	kept   int   // words of states
 	start  *state
 	dead   *state
 
@@ -77,7 +80,10 @@ func NewAutomaton(g *Grammar, v *Vocabulary) *Automaton {
 func (a *Automaton) forget() {
 	a.states, a.frames = map[string]*state{}, map[frameKey]*frame{}
 	a.epoch++
-	a.masks = 0
+	a.masks, a.kept = 0, 0
+	if a.start != nil {
+		a.start = a.adopt(a.start) // which leads to all others
+	}
 }
 
 // adopt makes a state from before the last forget one of now.
@@ -187,6 +193,7 @@ func (a *Automaton) state() *state {
 		s.accepts, s.configs = true, s.configs[1:]
 	}
 	a.states[string(a.key)] = s
+	a.kept += 16 + 5*len(a.configs) // a config has three words, and one and a half in the key
 	return s
 }
 
@@ -201,6 +208,7 @@ func (f *frame) number() int32 {
 func (a *Automaton) step(s *state, b uint8) *state {
 	if s.next == nil {
 		s.next = make([]*state, a.grammar.classes)
+		a.kept += a.grammar.classes
 	}
 	if s.next[b] == nil {
 		s.next[b] = a.follow(s, b)
@@ -211,15 +219,15 @@ func (a *Automaton) step(s *state, b uint8) *state {
 // follow works out a step. The caller has adopted s, but a walk may have begun before
 // what it knows was forgotten.
 func (a *Automaton) follow(s *state, b uint8) *state {
-	if len(a.states) >= maxStates || len(a.frames) >= maxStates {
+	if len(a.states) >= maxStates || len(a.frames) >= maxStates || a.kept >= maxKept {
 		a.forget()
 	}
 	from := a.adopt(s)
 	a.begin()
 	for _, c := range from.configs {
 		switch next := a.grammar.terminals[int(c.term)*a.grammar.classes+int(b)]; next {
-		case dead:
-		case matched:
+		case characters.Dead:
+		case characters.Matched:
 			a.closure(a.grammar.program[c.pc].b, c.frame)
 		default:
 			a.configs = append(a.configs, config{c.pc, next, c.frame})
@@ -278,7 +286,11 @@ type Matcher struct {
 }
 
 // NewMatcher returns a matcher of an empty text.
-func (a *Automaton) NewMatcher() *Matcher { return &Matcher{automaton: a, state: a.start} }
+func (a *Automaton) NewMatcher() *Matcher {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return &Matcher{automaton: a, state: a.start}
+}
 
 // Allowed returns the set of tokens that may come next: token id is bit id%64 of word
 // id/64. The tokens that end a text are among them if it may end. The set is shared

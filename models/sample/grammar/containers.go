@@ -2,6 +2,7 @@ package grammar
 
 import (
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"helicon/models/sample/grammar/document"
@@ -67,7 +68,7 @@ func (b *Builder) object(f *facts) (*node, error) {
 		return nil, err
 	}
 	if len(names) == 0 {
-		return b.list("{", "}", other, open, f.minNames, f.maxNames, f.pointer)
+		return b.list("{}", other, f.minNames, f.maxNames, f.pointer)
 	}
 	members := make([]*node, 0, len(names))
 	var needed []bool
@@ -79,6 +80,9 @@ func (b *Builder) object(f *facts) (*node, error) {
 		}
 		if !allowed {
 			continue
+		}
+		if err := b.spend(f.pointer, workOf(name)); err != nil {
+			return nil, err
 		}
 		m, err := b.pair(text(document.Quote(name)), parts)
 		if err != nil {
@@ -106,6 +110,9 @@ func (b *Builder) otherMember(f *facts, names []string) (*node, bool, error) {
 		return nil, false, err
 	}
 	if len(names) > 0 {
+		if err := b.spend(f.pointer, len(strings.Join(names, ""))); err != nil {
+			return nil, false, err
+		}
 		name = sequence(text(`"`), except(names), text(`"`))
 	}
 	other, err := b.pair(name, parts)
@@ -170,14 +177,16 @@ func (b *Builder) anonymous(pointer string, n *node) (*node, error) {
 	return reference, nil
 }
 
-// list returns the expression of m to n items with commas between brackets.
-func (b *Builder) list(open, end string, item *node, some bool, m, n int, pointer string) (*node, error) {
+// list returns the expression of m to n items with commas between a pair of brackets;
+// without an item there are none.
+func (b *Builder) list(brackets string, item *node, m, n int, pointer string) (*node, error) {
 	space, err := b.space()
 	if err != nil {
 		return nil, err
 	}
-	empty := sequence(text(open), space, text(end))
-	if !some {
+	open, end := text(brackets[:1]), text(brackets[1:])
+	empty := sequence(open, space, end)
+	if item == nil {
 		n = 0
 	}
 	if n != unlimited && m > n {
@@ -191,7 +200,7 @@ func (b *Builder) list(open, end string, item *node, some bool, m, n int, pointe
 		rest = n - 1
 	}
 	again := repeat(sequence(text(","), space, item), max(m-1, 0), rest)
-	full := sequence(text(open), space, item, again, space, text(end))
+	full := sequence(open, space, item, again, space, end)
 	if m > 0 {
 		return full, nil
 	}
@@ -229,7 +238,7 @@ func (b *Builder) array(f *facts) (*node, error) {
 		}
 	}
 	if f.prefix == 0 {
-		return b.list("[", "]", item, item != nil, f.minItems, f.maxItems, f.pointer)
+		return b.list("[]", item, f.minItems, f.maxItems, f.pointer)
 	}
 	return b.tuple(f, item)
 }
@@ -321,4 +330,4 @@ func (t *branch) others() *node {
 }
 
 // plain are the characters that JSON strings hold without an escape.
-var plain = newClass(span{' ', '!'}, span{'#', '['}, span{']', firstSurrogate - 1}, span{lastSurrogate + 1, utf8.MaxRune})
+var plain = class{{' ', '!'}, {'#', '['}, {']', firstSurrogate - 1}, {lastSurrogate + 1, utf8.MaxRune}}

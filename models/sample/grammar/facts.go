@@ -48,16 +48,14 @@ func typeOf(v any) jsonType {
 	return typeNull
 }
 
-// equal reports whether two values are the same; numbers are by value.
-func equal(v, w any) bool {
-	x, isNumber := v.(json.Number)
-	y, both := w.(json.Number)
-	if isNumber && both {
-		a, errA := x.Float64()
-		b, errB := y.Float64()
-		return errA == nil && errB == nil && a == b
+// identity returns a text that equal values have in common; numbers are by value.
+func identity(v any) string {
+	if n, ok := v.(json.Number); ok {
+		if x, err := n.Float64(); err == nil {
+			return strconv.FormatFloat(x+0, 'g', -1, 64) // -0 and 0 are one
+		}
 	}
-	return document.Write(v) == document.Write(w)
+	return document.Write(v)
 }
 
 // facts is what several parts of a document say together about a value.
@@ -65,8 +63,9 @@ type facts struct {
 	pointer string // of the first part
 	parts   []part // without references and allOf
 	types   jsonType
-	enum    []any  // nil: no enumeration
-	keyword string // one that enumerations do not look at, or ""
+	enum    []any           // nil: no enumeration
+	known   map[string]bool // the identities of enum; nil until they are asked for
+	keyword string          // one that enumerations do not look at, or ""
 
 	split   *part // the first part with an anyOf or oneOf
 	splitBy string
@@ -219,6 +218,9 @@ func readEnum(b *Builder, f *facts, pointer string, value any) error {
 	if !ok || len(list) == 0 {
 		return b.fail(pointer, "want an array of values")
 	}
+	if err := b.spend(pointer, len(list)); err != nil {
+		return err
+	}
 	return f.among(list)
 }
 
@@ -228,8 +230,20 @@ func (f *facts) among(list []any) error {
 		f.enum = slices.Clone(list)
 		return nil
 	}
-	f.enum = slices.DeleteFunc(f.enum, func(v any) bool { return !contains(list, v) })
+	both := (&facts{enum: list}).identities()
+	f.enum = slices.DeleteFunc(f.enum, func(v any) bool { return !both[identity(v)] })
 	return nil
+}
+
+// identities returns those of the values of the enumeration, which must not change any more.
+func (f *facts) identities() map[string]bool {
+	if f.known == nil {
+		f.known = make(map[string]bool, len(f.enum))
+		for _, v := range f.enum {
+			f.known[identity(v)] = true
+		}
+	}
+	return f.known
 }
 
 func readProperties(b *Builder, f *facts, pointer string, value any) error {
@@ -241,8 +255,11 @@ func readProperties(b *Builder, f *facts, pointer string, value any) error {
 		if !slices.Contains(f.names, name) {
 			f.names = append(f.names, name)
 		}
+		if len(f.names) > maxRules {
+			return b.fail(pointer, "more than %d properties", maxRules)
+		}
 	}
-	return nil
+	return b.spend(pointer, len(o.Names))
 }
 
 func readRequired(b *Builder, f *facts, pointer string, value any) error {
@@ -253,11 +270,14 @@ func readRequired(b *Builder, f *facts, pointer string, value any) error {
 		if !slices.Contains(f.required, name) {
 			f.required = append(f.required, name)
 		}
+		if len(f.required) > maxRules {
+			return b.fail(pointer, "more than %d names", maxRules)
+		}
 	}
 	if !ok {
 		return b.fail(pointer, "want an array of names")
 	}
-	return nil
+	return b.spend(pointer, len(list))
 }
 
 func readPrefix(b *Builder, f *facts, pointer string, value any) error {

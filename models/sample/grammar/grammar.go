@@ -21,11 +21,14 @@ const (
 	maxNesting      = 64      // of groups, and of schemas
 	maxRepeat       = 100_000 // of {m,n}
 	maxInstructions = 200_000
-	maxTerminals    = 20_000 // states of the automata of characters
+	maxWork         = 1 << 17 // parts of a schema looked at, counted as often as that happens
+	maxTerminals    = 20_000  // states of the automata of characters
+	maxTable        = 1 << 20 // transitions of them
 
 	maxStack   = 250     // rules within rules; what would go deeper is forbidden
 	maxConfigs = 1 << 13 // ways to read a text so far; what would have more is forbidden
 	maxStates  = 1 << 14 // kept at a time
+	maxKept    = 1 << 20 // words of 8 bytes that they take
 	maxMasks   = 8 << 20
 )
 
@@ -34,7 +37,7 @@ type Grammar struct {
 	program []instruction
 	rules   []int32 // where each begins in the program; the first is the root
 
-	terminals []int32 // [terminal][byte class]: the next terminal, matched or dead
+	terminals []int32 // [terminal][byte class]: the next terminal, characters.Matched or Dead
 	classes   int     // of bytes that no terminal tells apart
 	classOf   [256]uint8
 }

@@ -203,11 +203,34 @@ func TestForgetting(t *testing.T) {
 	if !m.Accepting() || len(a.states) > 100 {
 		t.Errorf("accepting %v, %d states", m.Accepting(), len(a.states))
 	}
-	if a.start.epoch == a.epoch {
+	if a.epoch < 5 {
 		t.Fatal("nothing was forgotten")
+	}
+	if a.start.epoch != a.epoch {
+		t.Error("the start still leads to what was forgotten")
 	}
 	if again := a.NewMatcher(); !again.Push([]byte(`{"a":1}`)) || !again.Accepting() {
 		t.Error("a new text cannot begin")
+	}
+}
+
+// TestStatesAreBounded checks that states with many ways to read a text do not pile up.
+func TestStatesAreBounded(t *testing.T) {
+	t.Parallel()
+	m := matcher(t, "root ::= "+strings.Repeat("[ab]? ", 1000)+strings.Repeat(`("a" | "b")? `, 200))
+	a, most := m.automaton, 0
+	for i := range 1000 {
+		if !m.Push([]byte{"ab"[i%2]}) {
+			t.Fatalf("byte %d may not follow", i)
+		}
+		kept := 0
+		for _, s := range a.states {
+			kept += len(s.configs) + len(s.next)
+		}
+		most = max(most, kept)
+	}
+	if a.epoch < 2 || most > maxKept {
+		t.Errorf("%d words are kept in epoch %d, want %d at most", most, a.epoch, maxKept)
 	}
 }
 

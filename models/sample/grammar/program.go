@@ -3,6 +3,8 @@ package grammar
 import (
 	"errors"
 	"fmt"
+
+	"helicon/models/sample/grammar/characters"
 )
 
 // node is an expression.
@@ -64,7 +66,7 @@ const (
 // compiler turns rules into a program.
 type compiler struct {
 	program   []instruction
-	terminals terminals
+	terminals characters.Automata
 }
 
 // errTooLarge says that a grammar exceeds what is compiled.
@@ -76,7 +78,7 @@ func compile(rules []rule) (*Grammar, error) {
 	if err := analyse(rules); err != nil {
 		return nil, err
 	}
-	c := &compiler{program: make([]instruction, 1), terminals: terminals{known: map[string]int32{}}}
+	c := &compiler{program: make([]instruction, 1)}
 	g := &Grammar{rules: make([]int32, len(rules))}
 	for i, r := range rules {
 		var err error
@@ -85,12 +87,14 @@ func compile(rules []rule) (*Grammar, error) {
 		}
 	}
 	g.program = c.program
-	g.terminals, g.classes, g.classOf = c.terminals.compress()
+	if g.terminals, g.classes, g.classOf = c.terminals.Compress(); len(g.terminals) > maxTable {
+		return nil, errTooLarge
+	}
 	return g, nil
 }
 
 func (c *compiler) add(i instruction) (int32, error) {
-	if len(c.program) >= maxInstructions || len(c.terminals.next) > maxTerminals {
+	if len(c.program) >= maxInstructions || c.terminals.Len() > maxTerminals {
 		return 0, errTooLarge
 	}
 	c.program = append(c.program, i)
@@ -104,10 +108,10 @@ func (c *compiler) emit(n *node, next int32) (int32, error) {
 	switch n.op {
 	case opText:
 		for i := len(n.text) - 1; i >= 0 && err == nil; i-- {
-			next, err = c.add(instruction{doRead, c.terminals.addByte(n.text[i]), next})
+			next, err = c.add(instruction{doRead, c.terminals.AddByte(n.text[i]), next})
 		}
 	case opClass:
-		next, err = c.add(instruction{doRead, c.terminals.add(n.class), next})
+		next, err = c.add(instruction{doRead, c.terminals.Add(n.class), next})
 	case opSequence:
 		for i := len(n.parts) - 1; i >= 0 && err == nil; i-- {
 			next, err = c.emit(n.parts[i], next)

@@ -1,6 +1,7 @@
 package grammar
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -47,8 +48,10 @@ func (b *Builder) string(f *facts) (*node, error) {
 	}
 	if len(f.patterns) > 0 {
 		p := f.patterns[0]
-		n, err := pattern(p.text)
+		n, err := b.pattern(p)
 		switch {
+		case errors.As(err, new(*SchemaError)):
+			return nil, err
 		case err != nil && b.strict:
 			return nil, b.fail(p.pointer, "%v", err)
 		case b.strict && len(f.patterns) > 1:
@@ -91,12 +94,28 @@ func formatNames() string { return strings.Join(slices.Sorted(maps.Keys(formats)
 
 // pattern returns the expression of the inside of JSON strings whose text a regular
 // expression matches somewhere.
-func pattern(source string) (*node, error) {
-	re, err := syntax.Parse(source, syntax.Perl)
+func (b *Builder) pattern(source located) (*node, error) {
+	re, err := syntax.Parse(source.text, syntax.Perl)
 	if err != nil {
 		return nil, fmt.Errorf("the pattern cannot be used: %w", err)
 	}
+	if err := b.spend(source.pointer, workOfPattern(re)); err != nil {
+		return nil, err
+	}
 	return anchored(re, true, true)
+}
+
+// workOfPattern is about how many nodes the expression of a pattern has: a set of
+// characters has one for each that JSON escapes.
+func workOfPattern(re *syntax.Regexp) int {
+	n := 1 + len(re.Rune)
+	if re.Op == syntax.OpCharClass || re.Op == syntax.OpAnyChar || re.Op == syntax.OpAnyCharNotNL {
+		n += ' '
+	}
+	for _, sub := range re.Sub {
+		n += workOfPattern(sub)
+	}
+	return n
 }
 
 // anchored returns the expression of texts that re matches from end to end, with

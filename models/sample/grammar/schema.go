@@ -65,6 +65,7 @@ type Builder struct {
 	// Of the schema that is read.
 	root   any
 	count  int // of schemas
+	work   int // see maxWork
 	strict bool
 }
 
@@ -115,6 +116,17 @@ func (b *Builder) fail(pointer, format string, args ...any) error {
 	return &SchemaError{pointer, fmt.Sprintf(format, args...)}
 }
 
+// spend counts work, so that a small schema that stands for a lot is refused in good time.
+func (b *Builder) spend(pointer string, work int) error {
+	if b.work += work; b.work > maxWork {
+		return b.fail(pointer, "the schema is too large, or combines too much; make it simpler")
+	}
+	return nil
+}
+
+// workOf is the work of writing a text.
+func workOf(text string) int { return 1 + len(text)/64 }
+
 // shared returns a call of the rule of that name, which make defines the first time.
 func (b *Builder) shared(name, pointer string, make func() (*node, error)) (*node, error) {
 	i, known := b.named[name]
@@ -143,6 +155,9 @@ func (b *Builder) shared(name, pointer string, make func() (*node, error)) (*nod
 func (b *Builder) schema(parts []part) (*node, error) {
 	if len(parts) == 0 {
 		parts = []part{{pointer: "any", value: true}}
+	}
+	if err := b.spend(parts[0].pointer, len(parts)); err != nil {
+		return nil, err
 	}
 	key := fmt.Sprint(b.count)
 	if len(parts) == 1 && parts[0].value == true {
@@ -183,6 +198,9 @@ func (b *Builder) flatten(parts []part) ([]part, error) {
 		}
 		if !ok {
 			return b.fail(p.pointer, "want a schema: an object, true or false")
+		}
+		if err := b.spend(p.pointer, 1+len(o.Names)); err != nil {
+			return err
 		}
 		flat = append(flat, p)
 		if ref, ok := o.Values["$ref"]; ok && !wordIn(p.without, "$ref") {
@@ -341,9 +359,14 @@ func (b *Builder) enumeration(f *facts) (*node, error) {
 	}
 	var texts []*node
 	for _, v := range f.enum {
-		if typeOf(v)&f.types != 0 {
-			texts = append(texts, text(document.Write(v)))
+		if typeOf(v)&f.types == 0 {
+			continue
 		}
+		s := document.Write(v)
+		if err := b.spend(f.pointer, workOf(s)); err != nil {
+			return nil, err
+		}
+		texts = append(texts, text(s))
 	}
 	if len(texts) == 0 {
 		return nil, b.fail(f.pointer, "nothing satisfies it: no value of enum or const has the type")
@@ -384,8 +407,17 @@ func (b *Builder) disjoint(f, g *facts, depth int) (bool, error) {
 	if f.split == nil && g.split == nil && types(f)&types(g) == 0 {
 		return true, nil
 	}
+	if err := b.spend(f.pointer, 1); err != nil {
+		return false, err
+	}
 	if f.enum != nil && g.enum != nil {
-		return !slices.ContainsFunc(f.enum, func(v any) bool { return contains(g.enum, v) }), nil
+		few, many := f, g
+		if len(few.enum) > len(many.enum) {
+			few, many = many, few
+		}
+		known := many.identities()
+		apart := !slices.ContainsFunc(few.enum, func(v any) bool { return known[identity(v)] })
+		return apart, b.spend(f.pointer, len(few.enum))
 	}
 	if depth == maxNesting || f.types != typeObject || g.types != typeObject {
 		return false, nil
@@ -412,9 +444,4 @@ func (b *Builder) disjoint(f, g *facts, depth int) (bool, error) {
 		}
 	}
 	return false, nil
-}
-
-// contains reports whether a list has a value equal to v.
-func contains(list []any, v any) bool {
-	return slices.ContainsFunc(list, func(w any) bool { return equal(v, w) })
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -239,6 +240,38 @@ func TestSchemaErrors(t *testing.T) {
 		if !errors.As(err, &wrong) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.80s: %v, want %q", schema, err, want)
 		}
+	}
+}
+
+// TestHostileSchemas checks that small schemas that stand for a lot are refused in good
+// time, or read in good time where they only are long.
+func TestHostileSchemas(t *testing.T) {
+	t.Parallel()
+	list := func(n int, item string) string { // of which %d is the number
+		items := make([]string, n)
+		for i := range items {
+			items[i] = strings.ReplaceAll(item, "%d", strconv.Itoa(i))
+		}
+		return "[" + strings.Join(items, ",") + "]"
+	}
+	enum := `{"enum":` + list(12000, `"%d"`) + `}`
+	for name, tt := range map[string]struct{ schema, want string }{
+		"two enumerations":       {`{"allOf":[` + enum + `,` + enum + `]}`, ""},
+		"oneOf of constants":     {`{"oneOf":` + list(12000, `{"const":%d}`) + `}`, "combines too much"},
+		"oneOf of objects":       {`{"oneOf":` + list(2500, `{"properties":{"a":{"const":%d}},"required":["a"]}`) + `}`, "combines too much"},
+		"names":                  {`{"required":` + list(30000, `"%d"`) + `}`, "more than 5000 names"},
+		"pattern":                {`{"pattern":"` + strings.Repeat("[^a]", 60000) + `"}`, "combines too much"},
+		"product of anyOf":       {`{"allOf":` + list(13, `{"anyOf":[{"minimum":%d},{"minimum":1%d}]}`) + `}`, "combines too much"},
+		"a long name many times": {`{"anyOf":` + list(1000, `{"minItems":%d}`) + `,"type":"object","additionalProperties":{},"properties":{"` + strings.Repeat("a", 100_000) + `":{}}}`, "combines too much"},
+		"a long text many times": {`{"anyOf":` + list(1000, `{"title":"%d"}`) + `,"enum":["` + strings.Repeat("a", 200_000) + `"]}`, "combines too much"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := FromSchema([]byte(tt.schema), true)
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %.200v, want %q", err, tt.want)
+			}
+		})
 	}
 }
 

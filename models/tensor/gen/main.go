@@ -19,6 +19,7 @@ func families() []family {
 	return []family{
 		{"kernel_float_amd64.s", floatKernels},
 		{"kernel_quant_amd64.s", quantKernels},
+		{"kernel_quant_one_amd64.s", quantOneKernels},
 		{"kernel_tiles_amd64.s", tileKernels},
 		{"kernel_panels_amd64.s", panelKernels},
 		{"kernel_vectors_amd64.s", vectorKernels},

@@ -64,11 +64,16 @@ func (q quantWide) masks() {
 	}
 }
 
-// decodeLevels brings the levels of a group into registers.
+// decodeLevels brings the levels of a group into registers, and asks for later ones.
 func (q quantWide) decodeLevels(g int) {
 	for j := range q.levelBytes() / 64 {
 		q.op("PREFETCHT0", q.group(DX, wideAhead+64*j, g))
 	}
+	q.unpackLevels(g)
+}
+
+// unpackLevels brings the levels of a group into registers.
+func (q quantWide) unpackLevels(g int) {
 	if q.bytes {
 		for j := range 8 {
 			q.op("VMOVDQU64", q.group(DX, 64*j, g), q.level(g, j))
