@@ -243,8 +243,8 @@ func FuzzCallReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string, style int) {
 		r := &callReader{style: &callStyles[uint(style)%uint(len(callStyles))], tools: tools}
 		out := ""
-		for _, b := range []byte(text) {
-			out += r.push(string(b))
+		for i := range len(text) {
+			out += r.push(text[i : i+1])
 		}
 		rest, calls := r.end("")
 		if calls == nil && out+rest != text {
