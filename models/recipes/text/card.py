@@ -45,9 +45,10 @@ tokens at a time. It was not trained to refuse, and its old books carry the view
 
 Data, licences and attributions are in `models/recipes/text/NOTICE.md` of Helicon's source: TinyStories
 (CDLA-Sharing-1.0), African Storybook and Pratham Books StoryWeaver (CC BY, credits of each story there), Standard
-Ebooks (CC0), chinese-poetry (MIT; works in the public domain). About 55 % of the documents are chats made from the
-data themselves (the story or poem is the answer), the others plain text. One item in a hundred, chosen by a hash of its
-text, was held out. Poems with characters too rare for a piece of their own were left out.
+Ebooks (CC0), chinese-poetry (MIT; works in the public domain). About 60 % of the documents (55 in the first run, 65 in
+the second) are chats made from the data themselves (the story or poem is the answer), the others plain text. One item in
+a hundred, chosen by a hash of its text, was held out. Poems with characters too rare for a piece of their own were left
+out.
 
 ## Figures
 
@@ -72,8 +73,8 @@ The first samples of seeds 1 to 16 at those settings, not picked (`evaluate.py -
 HISTORY = re.compile(r"step (\d+) loss ([\d.]+) .* tokens ([\d.]+)M (\d+)/s minutes ([\d.]+)")
 
 
-def training_text(log, steps):
-    """What the log says about the run up to the exported step."""
+def run_text(log, steps):
+    """What the log says about a run up to the exported step."""
     rows = [found.groups() for found in map(HISTORY.match, log) if found and int(found.group(1)) <= steps]
     minutes = rows[-1][-1]
     written = log[: next(index for index, line in enumerate(log) if line.startswith(f"step {rows[-1][0]} "))]
@@ -81,13 +82,24 @@ def training_text(log, steps):
     marks = [rows[len(rows) * part // 4 - 1] for part in (1, 2, 3, 4)]
     course = ", ".join(f"{loss} at step {step}" for step, loss, *_ in marks)
     text = (
-        f"{steps:,} steps of 8,192 tokens ({steps * 8192 / 1e6:.1f} million) in {float(minutes):.0f} minutes of stepping on two shared CPU "
-        "cores (Intel Sapphire Rapids, bfloat16 on AMX), by Muon for the layers' matrices and AdamW for the rest; "
+        f"{steps:,} steps of 8,192 tokens ({steps * 8192 / 1e6:.1f} million) in {float(minutes):.0f} minutes; "
         f"training loss in nats a token (mean of 20 steps): {course}."
     )
     if epochs:
         text += " Passes over each source by the last count in the log: " + epochs[-1].split("{")[1].rstrip("}\n") + "."
     return text
+
+
+def training_text(logs, steps):
+    """What the logs say about the runs, the first from nothing and each further one from the weights before it."""
+    head = (
+        "By Muon for the layers' matrices and AdamW for the rest, on two shared CPU cores (Intel Sapphire Rapids, "
+        "bfloat16 on AMX). Minutes are those of stepping."
+    )
+    runs = [f"{number}. {run_text(log, count)}" for number, (log, count) in enumerate(zip(logs, steps), 1)]
+    if len(runs) == 1:
+        return f"{head} {runs[0][3:]}"
+    return f"{head} Each run began with the weights of the one before it, at a full learning rate.\n\n" + "\n".join(runs)
 
 
 def figure_rows(report):
@@ -121,13 +133,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", required=True)
     parser.add_argument("--figures", required=True, help="what evaluate.py printed")
-    parser.add_argument("--log", required=True, help="what train.py printed")
-    parser.add_argument("--steps", type=int, required=True, help="steps of the exported checkpoint")
+    parser.add_argument("--log", required=True, nargs="+", help="what train.py printed, for each run")
+    parser.add_argument("--steps", type=int, required=True, nargs="+", help="steps of each run up to the next or the export")
     options = parser.parse_args()
     with open(options.figures, encoding="utf-8") as file:
         report = json.load(file)
-    with open(options.log, encoding="utf-8") as file:
-        log = file.readlines()
+    logs = []
+    for path in options.log:
+        with open(path, encoding="utf-8") as file:
+            logs.append(file.readlines())
     with open(os.path.join(options.bundle, "config.json"), encoding="utf-8") as file:
         config = json.load(file)
     with open(os.path.join(options.bundle, "generation_config.json"), encoding="utf-8") as file:
@@ -139,7 +153,7 @@ def main():
     card = CARD.format(
         parameters=os.path.getsize(os.path.join(options.bundle, "model.safetensors")) / 2e6,
         layers=config["num_hidden_layers"], width=config["hidden_size"], heads=config["num_attention_heads"],
-        inner=config["intermediate_size"], training=training_text(log, options.steps),
+        inner=config["intermediate_size"], training=training_text(logs, options.steps),
         temperature=sampling["temperature"], top_k=sampling["top_k"], top_p=sampling["top_p"],
         figures=figure_rows(report), longest=report["verbatim"]["longest run"], samples=samples,
     )  # fmt: skip
