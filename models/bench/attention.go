@@ -14,6 +14,7 @@ type Attention struct {
 	Name                    string
 	Queries, Keys           int  // of a head; causal attention ends with the last key
 	Image                   bool // all queries see all keys
+	BF16                    bool // of an image: computed in BF16 where that is fast
 	Heads, KVHeads, HeadDim int
 	Layers                  int // caches that calls take in turn, as a network with so many layers does
 }
@@ -32,10 +33,12 @@ func Attentions() []Attention {
 	list = append(list, Attention{
 		Name: "prompt 512", Queries: 512, Keys: 512, Heads: heads, KVHeads: kvHeads, HeadDim: dim, Layers: layers,
 	})
-	for _, dim := range []int{40, 64} {
-		list = append(list, Attention{
-			Name: fmt.Sprintf("image 4096, heads of %d", dim), Queries: 4096, Keys: 4096, Image: true, Heads: 8, KVHeads: 8, HeadDim: dim, Layers: 1,
-		})
+	for _, bf16 := range []bool{false, true} {
+		for _, dim := range []int{40, 64} {
+			list = append(list, Attention{
+				Name: fmt.Sprintf("image 4096, heads of %d", dim), Queries: 4096, Keys: 4096, Image: true, BF16: bf16, Heads: 8, KVHeads: 8, HeadDim: dim, Layers: 1,
+			})
+		}
 	}
 	return list
 }
@@ -47,8 +50,11 @@ func (b *Bench) Attention(ctx context.Context, a Attention) (Result, error) {
 		name: a.Name, dtype: tensor.F32, bytes: 2 * 4 * float64(a.KVHeads*a.Keys*a.HeadDim), peak: F32,
 		operations: 4 * float64(a.Queries) * float64(a.Heads) * float64(a.HeadDim) * a.seen(),
 	}
-	if a.Queries == 1 {
+	switch {
+	case a.Queries == 1:
 		w.peak = Read
+	case a.BF16:
+		w.dtype, w.peak = tensor.BF16, b.multiplying(tensor.BF16)
 	}
 	call := a.cached
 	if a.Image {
@@ -73,7 +79,7 @@ func (a *Attention) image(exec *tensor.Exec) func() {
 	q, k := randomFloats(a.Queries*a.Heads*a.HeadDim), randomFloats(a.Keys*a.KVHeads*a.HeadDim)
 	call := tensor.Attention{
 		Out: make([]float32, len(q)), Q: q, K: k, V: k,
-		Heads: a.Heads, KVHeads: a.KVHeads, HeadDim: a.HeadDim, Scale: a.scale(),
+		Heads: a.Heads, KVHeads: a.KVHeads, HeadDim: a.HeadDim, Scale: a.scale(), BF16: a.BF16,
 	}
 	return func() { exec.Attention(call) }
 }

@@ -131,7 +131,7 @@ func milliseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1
 // there are many activations for each weight.
 func (b *Bench) multiplying(d tensor.DType) Peak {
 	switch {
-	case d.Quantised():
+	case d.Quantised() || d == tensor.I8:
 		return Int8
 	case d == tensor.BF16 && b.peaks.BF16 > 0:
 		return BF16

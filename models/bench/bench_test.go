@@ -84,7 +84,10 @@ func TestAttention(t *testing.T) {
 
 func TestConv(t *testing.T) {
 	t.Parallel()
-	for _, c := range []Conv{{8, 16, 9, 3, 1}, {8, 16, 9, 3, 2}, {16, 8, 5, 1, 1}} {
+	for _, c := range []Conv{
+		{In: 8, Out: 16, Size: 9, Kernel: 3, Type: tensor.F32}, {In: 16, Out: 16, Size: 9, Kernel: 3, Stride: 2, Type: tensor.I8},
+		{In: 16, Out: 8, Size: 5, Kernel: 3, Upsample: 2, Type: tensor.BF16},
+	} {
 		r, err := quick(t).Conv(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
@@ -159,5 +162,46 @@ func TestStop(t *testing.T) {
 	}
 	if _, err := New(ctx, b.pool, 0); !errors.Is(err, why) {
 		t.Errorf("got %v, want %v", err, why)
+	}
+}
+
+// TestImage loads networks of made-up sizes, so their tensors are those that the networks
+// look for.
+func TestImage(t *testing.T) {
+	t.Parallel()
+	b := quick(t)
+	small := CLIPShape{Hidden: 32, Layers: 1, Heads: 2, Activation: "gelu"}
+	for name, shape := range map[string]ImageShape{
+		"sd15": {Channels: []int{32, 64}, Depths: []int{1, 0}, Heads: []int{2, 2}, Context: 32, Encoder: small},
+		"sdxl": {Channels: []int{32, 64}, Depths: []int{0, 2}, Heads: []int{2, 4}, Context: 48, Added: 6*256 + 32, Linear: true, Encoder: small},
+	} {
+		var results []Result
+		i := Image{Shape: shape, Height: 64, Width: 64, Types: []tensor.DType{tensor.F32, tensor.I8}, Steps: 2}
+		if err := b.Image(t.Context(), t.TempDir(), i, func(r Result) { results = append(results, r) }); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if len(results) != 2*5 {
+			t.Errorf("%s: %d results, want 10", name, len(results))
+		}
+		for _, r := range results {
+			check(t, r)
+		}
+	}
+}
+
+// TestImageOperations compares a UNet's operations with what is known of it: at 512×512
+// about 0.8e12, multiplications and additions counted apart.
+func TestImageOperations(t *testing.T) {
+	t.Parallel()
+	for _, shape := range ImageShapes() {
+		s := newSheet(tensor.F16)
+		shape.unet(s, shape.Size, shape.Size)
+		if shape.Name == "sd15" && (s.operations < 0.75e12 || s.operations > 0.85e12) {
+			t.Errorf("a step of %s has %.3g operations", shape.Name, s.operations)
+		}
+		parameters := map[string]float64{"sd15": 860e6, "sd21": 866e6, "sdxl": 2567e6}[shape.Name]
+		if got := s.bytes / 2; math.Abs(got-parameters) > 0.01*parameters {
+			t.Errorf("%s has %.4g parameters, want %.4g", shape.Name, got, parameters)
+		}
 	}
 }

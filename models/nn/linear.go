@@ -17,14 +17,29 @@ type Linear struct {
 	Bias   []float32     // [out], or nil
 }
 
-// LoadLinear reads "weight" [out, in] and, if bias is set, "bias" [out].
+// LoadLinear reads "weight" [out, in] and, if bias is set, "bias" [out]. The weight may
+// be that of a convolution of one pixel, [out, in, 1] or [out, in, 1, 1]. It is kept as the
+// store's Packing says.
 func LoadLinear(s *weights.Store, out, in int, bias bool) (Linear, error) {
-	w, err := s.Tensor("weight", out, in)
+	w, err := oneOf(s, "weight", []int{out, in}, []int{out, in, 1, 1}, []int{out, in, 1})
 	if err != nil {
 		return Linear{}, err
 	}
 	b, err := loadBias(s, out, bias)
-	return Linear{Weight: w.Matrix(), Bias: b}, err
+	if err != nil {
+		return Linear{}, err
+	}
+	w.Shape = []int{out, in}
+	l := Linear{Weight: w.Matrix(), Bias: b}
+	if p := s.Packing(); p.On {
+		compute := p.Compute
+		if compute != 0 && min(in, out) < fewChannels {
+			compute = tensor.F32
+		}
+		l.Weight = l.Weight.PackAs(p.Arena, compute)
+		w.Evict()
+	}
+	return l, nil
 }
 
 // LoadConv1D reads the layer that GPT-2 calls Conv1D: a Linear whose "weight" is

@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"fmt"
 	"strconv"
 
 	"helicon/models/tensor"
@@ -86,3 +87,34 @@ func LoadHeadLayerNorm(s *weights.Store, heads, dim int, eps float32) (HeadLayer
 func (n HeadLayerNorm) Forward(e *tensor.Exec, y, x []float32) {
 	e.HeadLayerNorm(y, x, n.Weight, n.Heads, n.Eps)
 }
+
+// GroupNorm is Wu and He's norm over groups of channels and all pixels (2018).
+type GroupNorm struct {
+	Weight, Bias []float32
+	Groups       int
+	Eps          float32
+}
+
+// LoadGroupNorm reads "weight" and "bias" [channels]. The error wraps weights.ErrShape if
+// channels are no multiple of groups.
+func LoadGroupNorm(s *weights.Store, groups, channels int, eps float32) (GroupNorm, error) {
+	if groups <= 0 || channels%groups != 0 {
+		return GroupNorm{}, fmt.Errorf("nn: norm of %d channels in %d groups: %w", channels, groups, weights.ErrShape)
+	}
+	n, err := LoadLayerNorm(s, channels, eps)
+	return GroupNorm{Weight: n.Weight, Bias: n.Bias, Groups: groups, Eps: eps}, err
+}
+
+// Forward computes y = f(norm(x)), [B, H, W, C] both, for images or sequences of any size.
+// y may be x; f is 0 for none.
+func (n GroupNorm) Forward(e *tensor.Exec, y, x []float32, batch int, f tensor.Activation) {
+	e.GroupNorm(tensor.GroupNorm{
+		Y: y, X: x, Weight: n.Weight, Bias: n.Bias, Batch: batch, Groups: n.Groups, Eps: n.Eps, Activation: f,
+	})
+}
+
+// Bytes returns the memory of the weights.
+func (n GroupNorm) Bytes() int64 { return 4 * int64(len(n.Weight)+len(n.Bias)) }
+
+// Bytes returns the memory of the weights.
+func (n LayerNorm) Bytes() int64 { return 4 * int64(len(n.Weight)+len(n.Bias)) }

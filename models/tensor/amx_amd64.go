@@ -10,8 +10,8 @@ import "unsafe"
 // not at all.
 
 const (
-	tileTokens = 16 // rows of a tile of activations or sums
-	tileGroups = 4  // groups of weight rows in a call for few tokens
+	tileTokens = 16   // rows of a tile of activations or sums
+	tileBytes  = 1024 // of a whole tile
 )
 
 // tileConfig is the shapes of the eight tiles, as LDTILECFG reads them.
@@ -22,65 +22,56 @@ type tileConfig struct {
 	rows     [16]uint8
 }
 
-// tileConfigFor has the shapes for 1 to 32 tokens: tiles 0 to 3 are sums, 4 and 5
-// activations, the rest weights; up to 16 tokens tile 5 is weights too.
-func tileConfigFor(tokens int) tileConfig {
+// newTileConfig has the shapes for row tiles of 1 to 16 rows: tiles 0 to 3 are sums, 4
+// and 5 row tiles, 6 and 7 column tiles.
+func newTileConfig(rows int) tileConfig {
 	c := tileConfig{palette: 1}
 	for i := range 8 {
-		c.rowBytes[i], c.rows[i] = 64, 16
+		c.rowBytes[i], c.rows[i] = 64, uint8(rows)
 	}
-	first := uint8(min(tokens, tileTokens))
-	c.rows[0], c.rows[1], c.rows[4] = first, first, first
-	if second := uint8(max(0, tokens-tileTokens)); second > 0 {
-		c.rows[2], c.rows[3], c.rows[5] = second, second, second
-	} else {
-		c.rows[2], c.rows[3] = first, first
-	}
+	c.rows[6], c.rows[7] = 16, 16
 	return c
 }
 
-// tileCall is one call of a kernel. The assembly reads the fields in this order.
+// tileCall is one call of a kernel. Distances are in bytes. The assembly knows the fields
+// in this order.
 type tileCall struct {
-	config  *tileConfig
-	x       *uint16 // BF16 [tokens, 32·steps]
-	xStride int     // bytes from token to token
-	y       *float32
-	yStride int     // bytes from token to token
-	w       *uint16 // groups of BF16 [16·steps, 16, 2]
-	wStride int     // bytes from group to group
-	steps   int
-	add     int // not 0: to what y holds
+	config   *tileConfig
+	a        *byte // row tiles of BF16 [rows][32]
+	aNext    int   // from row tile to row tile
+	aStep    int   // from step to step, of 32 columns
+	b        *byte // column tiles of BF16 [16][16][2]; the steps follow one another
+	bNext    int   // from column tile to column tile
+	c, start tileSums
+	steps    int
+	rows     int    // row tiles
+	ahead    int    // from b to what the next call has there; memory need not reach so far
+	claim    int    // not 0: c is not in the cache
+	now      [3]int // the kernel's own: where it is in a, c and start, at last behind them
 }
 
-//go:noescape
-func tiles16x4(c *tileCall)
-
-//go:noescape
-func tiles16x1(c *tileCall)
-
-//go:noescape
-func tiles32x2(c *tileCall)
-
-//go:noescape
-func tiles32x1(c *tileCall)
-
-// run takes the first of groups groups with a kernel for so many tokens and returns
-// how many it took.
-func (c *tileCall) run(tokens, groups int) int {
-	switch {
-	case tokens > tileTokens && groups >= 2:
-		tiles32x2(c)
-		return 2
-	case tokens > tileTokens:
-		tiles32x1(c)
-		return 1
-	case groups >= tileGroups:
-		tiles16x4(c)
-		return tileGroups
+// run multiplies with one or two column tiles.
+func (c *tileCall) run(columns int) {
+	if columns == 2 {
+		tilesBF16x2(c)
+	} else {
+		tilesBF16x1(c)
 	}
-	tiles16x1(c)
-	return 1
 }
+
+// tileSums is where the sums of tiles lie. Distances may be 0 where they begin.
+type tileSums struct {
+	at     *float32
+	row    int // from row to row
+	next   int // from row tile to row tile
+	column int // from column tile to column tile
+}
+
+//go:noescape
+func tilesBF16x2(c *tileCall)
+
+//go:noescape
+func tilesBF16x1(c *tileCall)
 
 // tileKernel multiplies packed BF16 matrices of a whole number of tiles of columns.
 type tileKernel struct{}
@@ -91,67 +82,121 @@ func (tileKernel) form() form { return tileStrips{} }
 
 func (tileKernel) width(int) int { return tileGroups }
 
-// multiply lets the strips pass a few groups of weights while those are in the cache.
-func (k tileKernel) multiply(p piece) {
-	var config tileConfig
-	shaped := 0 // tokens that config is for
-	var sums [2 * tileTokens * groupRows]float32
-	rows, size, whole := p.W.Rows, p.W.groupBytes(), min(p.groups.hi, p.W.Rows/groupRows)
-	c := tileCall{config: &config, xStride: tileStrips{}.bytes(p.W.Cols), yStride: 4 * rows, wStride: size, steps: p.W.Cols / tileColumns}
-	for g := p.groups.lo; g < whole; {
-		n := 0
-		for s := p.strips.lo; s < p.strips.hi; s++ {
-			tokens, x := p.operand.strip(s)
-			if n := tokens.hi - tokens.lo; n != shaped {
-				config, shaped = tileConfigFor(n), n
+const (
+	tileGroups = 2   // groups of weight rows taken together
+	tileStrip  = 128 // tokens in a strip
+
+	// tileDepth is the most steps summed before the next ones: so many of two groups of
+	// weights stay in the first cache while a strip passes.
+	tileDepth = 20
+
+	tileResident = 1 << 20 // bytes of activations that stay in the second cache
+)
+
+// multiply lets some strips pass two groups of weights after another.
+func (tileKernel) multiply(p piece) {
+	var partial [tileStrip*tileGroups*groupRows + alignment/4]float32
+	t := tileStripProduct{piece: &p, partial: onLine(&partial[0])}
+	run := max(1, tileResident/(tileStrip*tileStrips{}.bytes(p.W.Cols)))
+	for lo := p.strips.lo; lo < p.strips.hi; lo += run {
+		for g := p.groups.lo; g < p.groups.hi; g += tileGroups {
+			t.group, t.columns = g, min(tileGroups, p.groups.hi-g)
+			for s := lo; s < min(lo+run, p.strips.hi); s++ {
+				t.multiply(s)
 			}
-			c.x, c.w = (*uint16)(unsafe.Pointer(&x[0])), (*uint16)(unsafe.Pointer(&p.W.packed[g*size]))
-			y := p.Y[tokens.lo*rows+g*groupRows : tokens.hi*rows]
-			c.y = &y[0]
-			n = c.run(tokens.hi-tokens.lo, whole-g)
-			addRowsBias(y, rows, p.Bias, span{g * groupRows, (g + n) * groupRows})
 		}
-		g += n
-	}
-	if whole == p.groups.hi {
-		return
-	}
-	at := whole * groupRows
-	c.w, c.y, c.yStride = (*uint16)(unsafe.Pointer(&p.W.packed[whole*size])), &sums[0], 4*groupRows
-	for s := p.strips.lo; s < p.strips.hi; s++ { // Y has no room for all rows of the last group
-		tokens, x := p.operand.strip(s)
-		config = tileConfigFor(tokens.hi - tokens.lo)
-		c.x = (*uint16)(unsafe.Pointer(&x[0]))
-		c.run(tokens.hi-tokens.lo, 1)
-		y := p.Y[tokens.lo*rows : tokens.hi*rows]
-		for t := range tokens.hi - tokens.lo {
-			copy(y[t*rows+at:(t+1)*rows], sums[t*groupRows:])
-		}
-		addRowsBias(y[at:], rows, p.Bias, span{at, rows})
 	}
 }
 
-// addRowsBias adds the biases of some outputs to y, whose rows begin with the first of
-// them and are stride apart.
-func addRowsBias(y []float32, stride int, bias []float32, outputs span) {
-	if bias == nil {
+// tileStripProduct is the product of a strip and one or two groups. Where the sums of
+// some steps wait for those of the next, and where Y has no room for all rows of the
+// last group, they lie beside Y, [tokens][2][16].
+type tileStripProduct struct {
+	*piece
+	group, columns int
+	partial        *float32
+}
+
+func (t *tileStripProduct) multiply(strip int) {
+	tokens, x := t.operand.strip(strip)
+	rows, first, steps := t.W.Rows, t.group*groupRows, t.W.Cols/tileColumns
+	n, whole := tokens.hi-tokens.lo, rows-first >= t.columns*groupRows
+	beside := tileSums{t.partial, 4 * tileGroups * groupRows, 4 * tileTokens * tileGroups * groupRows, 4 * groupRows}
+	var none [groupRows]float32
+	from := tileSums{at: &none[0]}
+	var bias [tileGroups * groupRows]float32
+	if t.Bias != nil {
+		copy(bias[:], t.Bias[first:])
+		from = tileSums{at: &bias[0], column: 4 * groupRows}
+	}
+	depth := steps // of a run of steps: all of them where weights are not used again
+	if n > 2*tileTokens {
+		depth = ceilDiv(steps, ceilDiv(steps, tileDepth))
+	}
+	for at := 0; at < steps; at += depth {
+		to := beside
+		last := at+depth >= steps
+		if last && whole {
+			to = tileSums{&t.Y[tokens.lo*rows+first], 4 * rows, 4 * rows * tileTokens, 4 * groupRows}
+		}
+		t.steps(x, n, span{at, min(at+depth, steps)}, from, to)
+		from = beside
+	}
+	if whole {
 		return
 	}
-	bias = bias[outputs.lo:outputs.hi]
-	for ; len(y) >= len(bias); y = y[min(stride, len(y)):] {
-		add(y[:len(bias)], bias)
+	sums := unsafe.Slice(t.partial, n*tileGroups*groupRows)
+	for i := range n {
+		copy(t.Y[(tokens.lo+i)*rows+first:(tokens.lo+i+1)*rows], sums[i*tileGroups*groupRows:])
 	}
 }
 
-// tileStrips are activations rounded to BF16, [tokens, cols] and a line of the cache
-// between tokens, lest those of a tile have the same place in the cache.
+// steps adds up some steps of n tokens: whole tiles of them, and one of those left.
+func (t *tileStripProduct) steps(x []byte, n int, steps span, from, to tileSums) {
+	size, rowBytes := t.W.groupBytes(), tileStrips{}.bytes(t.W.Cols)
+	b := &t.W.packed[t.group*size+steps.lo*tileBytes]
+	c := tileCall{b: b, bNext: size, steps: steps.hi - steps.lo, start: from, c: to}
+	c.ahead = c.steps * tileBytes
+	if steps.hi*tileColumns == t.W.Cols { // the next groups
+		c.ahead = tileGroups*size - steps.lo*tileBytes
+	}
+	if to.at != t.partial {
+		c.claim = 1
+	}
+	whole, left := n/tileTokens, n%tileTokens
+	if whole > 0 {
+		config := newTileConfig(tileTokens)
+		call := c
+		call.config, call.rows = &config, whole
+		call.a, call.aNext, call.aStep = &x[steps.lo*tileBytes], tileTokens*rowBytes, tileBytes
+		call.run(t.columns)
+	}
+	if left > 0 {
+		config := newTileConfig(left)
+		c.config, c.rows = &config, 1
+		step := left * 2 * tileColumns
+		c.a, c.aStep = &x[whole*tileTokens*rowBytes+steps.lo*step], step
+		c.c.at, c.start.at = after(to.at, whole*to.next), after(from.at, whole*from.next)
+		c.run(t.columns)
+	}
+}
+
+// tileStrips are activations rounded to BF16 in tiles of 16 tokens, the last of those
+// left, and 32 columns, [tokens/16][cols/32][16][32].
 type tileStrips struct{}
 
-func (tileStrips) height() int        { return 2 * tileTokens }
-func (tileStrips) bytes(cols int) int { return 2*cols + alignment }
+func (tileStrips) height() int        { return tileStrip }
+func (tileStrips) bytes(cols int) int { return 2 * cols }
 
 func (s tileStrips) prepare(dst []byte, x []float32, cols, tokens int) {
-	for t := range tokens {
-		roundRow(cast[uint16](dst[t*s.bytes(cols):][:2*cols]), x[t*cols:][:cols], 8)
+	for t := 0; t < tokens; t += tileTokens {
+		rows := min(tileTokens, tokens-t)
+		roundTilesAVX512(&dst[t*s.bytes(cols)], &x[t*cols], 4*cols, rows, cols/tileColumns)
 	}
 }
+
+// roundTilesAVX512 rounds rows of x, stride bytes apart, to BF16 in row tiles,
+// [steps][rows][32].
+//
+//go:noescape
+func roundTilesAVX512(dst *byte, x *float32, stride, rows, steps int)

@@ -24,6 +24,11 @@ type Attention struct {
 	// Bias is added to the scores: [Tq, Tk], or [Heads, Tq, Tk], or nil. -Inf hides a
 	// key from a query, and a query that sees none gets zeros.
 	Bias []float32
+
+	// BF16 rounds queries, keys, values and weights to BF16, several times as fast, where
+	// the pool is not Exact, the machine has AMX, and the call has none of Causal, Cap and
+	// Bias. Elsewhere it changes nothing.
+	BF16 bool
 }
 
 // Attention computes Out = softmax(cap(Scale·Q·Kᵀ) + Bias)·V. It copies K and V
@@ -48,6 +53,9 @@ func (e *Exec) Attention(a Attention) {
 	}
 	if keys == 0 {
 		clear(a.Out)
+		return
+	}
+	if e.attendTiles(a, queries, keys) {
 		return
 	}
 	c := &e.contiguous

@@ -74,8 +74,11 @@ func (e *Exec) StoreKV(p KVPages, k, v []float32, spans []Span) {
 		panic(fmt.Sprintf("tensor: %d keys and %d values of %d tokens [%d, %d]", len(k), len(v), rows, p.Heads, p.HeadDim))
 	}
 	t := &e.store
-	*t = storeTask{pages: p, k: k, v: v, spans: spans, rows: rows}
-	if parts := roundUp(rows, storeRows) / storeRows; len(k) < storeInline {
+	*t = storeTask{pages: p, k: k, v: v, spans: spans, rows: rows, perPart: storeRows}
+	if rows >= storeMany {
+		t.perPart = panelWidth
+	}
+	if parts := ceilDiv(rows, t.perPart); len(k) < storeInline {
 		for i := range parts {
 			t.part(i)
 		}
@@ -86,14 +89,16 @@ func (e *Exec) StoreKV(p KVPages, k, v []float32, spans []Span) {
 
 // storeTask is a call of StoreKV. A part is a run of rows.
 type storeTask struct {
-	pages KVPages
-	k, v  []float32
-	spans []Span
-	rows  int
+	pages   KVPages
+	k, v    []float32
+	spans   []Span
+	rows    int
+	perPart int
 }
 
 const (
-	storeRows = 2 // of a part
+	storeRows = 2  // of a part, if there are few
+	storeMany = 64 // rows of which a part has panelWidth, lest threads write the same lines
 
 	// storeInline is the number of floats below which waking another thread costs more
 	// than it saves: less than elsewhere, as each may wait for a line of memory.
@@ -101,7 +106,7 @@ const (
 )
 
 func (t *storeTask) part(i int) {
-	lo, hi := i*storeRows, min((i+1)*storeRows, t.rows)
+	lo, hi := i*t.perPart, min((i+1)*t.perPart, t.rows)
 	first := 0
 	for _, s := range t.spans {
 		for r := max(lo, first); r < min(hi, first+s.Rows); r++ {

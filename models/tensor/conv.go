@@ -18,6 +18,11 @@ type ConvConfig struct {
 	Groups     int    // 0 is 1; In and Out are multiples of it
 	Transposed bool   // each input pixel spreads over the output: upsampling by Stride
 
+	// Upsample is how often each pixel of the input is read in each direction before the
+	// convolution, whose stride is 1: nearest interpolation; 0 is 1. What kernel elements
+	// that read the same pixel have in common is summed in the weights.
+	Upsample int
+
 	// OutputPadding makes the result of a transposed convolution larger at the bottom and
 	// at the right; it is below Stride.
 	OutputPadding [2]int
@@ -32,7 +37,8 @@ func (c ConvConfig) normal() ConvConfig {
 		good = good && c.OutputPadding[axis] >= 0 && c.OutputPadding[axis] < c.Stride[axis]
 		good = good && (c.Transposed || c.OutputPadding[axis] == 0)
 	}
-	c.Groups = defaultOne(c.Groups)
+	c.Groups, c.Upsample = defaultOne(c.Groups), defaultOne(c.Upsample)
+	good = good && c.Upsample > 0 && (c.Upsample == 1 || !c.Transposed && c.Stride == [2]int{1, 1})
 	if !good || c.In%c.Groups != 0 || c.Out%c.Groups != 0 {
 		panic(fmt.Sprintf("tensor: no convolution has the shape %+v", c))
 	}
@@ -54,6 +60,7 @@ func (c ConvConfig) OutSize(height, width int) (int, int) {
 }
 
 func (c *ConvConfig) outLength(n, axis int) int {
+	n *= c.Upsample
 	padding, span := c.Padding[axis]+c.Padding[axis+2], c.Dilation[axis]*(c.Kernel[axis]-1)
 	out := (n+padding-span-1)/c.Stride[axis] + 1
 	valid := n > 0 && n+padding > span
@@ -67,24 +74,45 @@ func (c *ConvConfig) outLength(n, axis int) int {
 	return out
 }
 
-// Conv is a convolution: its shape and its weights, laid out for the kernels in memory
-// of its own. It is read-only and may be shared by any number of goroutines.
+// outStep is the distance of the output pixels of a phase, inStep that of the input
+// pixels which they read.
+func (c *ConvConfig) outStep() [2]int {
+	if c.Transposed {
+		return c.Stride
+	}
+	return [2]int{c.Upsample, c.Upsample}
+}
+
+func (c *ConvConfig) inStep() [2]int {
+	if c.Transposed {
+		return [2]int{1, 1}
+	}
+	return c.Stride
+}
+
+// Conv is a convolution: its shape and its weights, laid out for the kernels. It is
+// read-only and may be shared by any number of goroutines.
 type Conv struct {
 	config ConvConfig
 	phases []convPhase
 	dtype  DType
 	bias   []float32 // [groups, padded]
 	padded int       // output channels of a group, in whole panels
+	taps   int       // of all phases
 	k      int       // taps × input channels of a group
 
 	// Weights [groups, padded/16, k, 16], the taps in the order of the phases and the
 	// input channels of each together; or [taps, C] in f32 if every channel is a group.
 	f32 []float32
 	u16 []uint16
+
+	// Where the image is read in place, weights for dot kernels: of I8 as byteLayout says,
+	// of BF16 pairs [padded/16, taps, pairDepth/2, 16, 2].
+	dots []byte
 }
 
 // convPhase is the output pixels that the same taps lead to: all of them, or for a
-// transposed convolution every Stride-th from start on.
+// transposed or upsampled convolution every second, third … from start on.
 type convPhase struct {
 	start [2]int
 	first int // of the taps, in the order of weights
@@ -92,39 +120,41 @@ type convPhase struct {
 }
 
 // convTap says which pixel a tap reads, relative to the one that the output pixel is
-// at, and which of the kernel's it is.
+// at, and the elements of the kernel whose sum is its weight.
 type convTap struct {
-	offset [2]int
-	index  int
+	offset   [2]int
+	elements []int
 }
 
 // NewConv lays out the weights of a convolution: [Out, In/Groups·height·width] as in
 // PyTorch, or transposed [In, Out/Groups·height·width]. bias is [Out] or nil. The matrix
-// is F32, F16 or BF16, may not be packed, and is not kept.
+// may not be packed, and is not kept.
 func NewConv(config ConvConfig, weight Matrix, bias []float32) *Conv {
+	return PackConv(nil, 0, config, weight, bias)
+}
+
+// PackConv is NewConv in memory of a, computed in d: F32, F16, BF16, I8, or 0 for the
+// type that the weights have. Convolutions over groups of channels, or over fewer than
+// 16, are computed in F32 if d is I8, as are those that upsample, or whose weights are of a
+// block type, if d is 0.
+func PackConv(a *Arena, d DType, config ConvConfig, weight Matrix, bias []float32) *Conv {
 	config = config.normal()
-	taps := config.Kernel[0] * config.Kernel[1]
-	rows, cols := config.Out, config.In/config.Groups*taps
+	elements := config.Kernel[0] * config.Kernel[1]
+	rows, cols := config.Out, config.In/config.Groups*elements
 	if config.Transposed {
-		rows, cols = config.In, config.Out/config.Groups*taps
+		rows, cols = config.In, config.Out/config.Groups*elements
 	}
-	if weight.Rows != rows || weight.Cols != cols || weight.Packed() || !weight.DType.Float() || bias != nil && len(bias) != config.Out {
+	if weight.Rows != rows || weight.Cols != cols || weight.Packed() || bias != nil && len(bias) != config.Out {
 		panic(fmt.Sprintf("tensor: convolution %+v with %v weights [%d, %d] and %d biases", config, weight.DType, weight.Rows, weight.Cols, len(bias)))
 	}
-	c := &Conv{config: config, dtype: weight.DType, k: config.In / config.Groups * taps}
-	c.phases = config.phases()
-	c.padded = roundUp(config.Out/config.Groups, panelWidth)
-	if c.depthwise() {
-		c.dtype, c.padded = F32, 1
-		c.f32 = make([]float32, taps*config.Out)
-		c.packDepthwise(weight)
-	} else if weight.DType == F32 {
-		c.f32 = make([]float32, config.Groups*c.padded*c.k)
-		packConv(c, c.f32, weight.f32)
-	} else {
-		c.u16 = make([]uint16, config.Groups*c.padded*c.k)
-		packConv(c, c.u16, weight.u16)
+	if d == 0 {
+		d = weight.DType
+		if config.Upsample > 1 {
+			d = F32 // sums of elements would be rounded to their type
+		}
 	}
+	c := config.conv(d)
+	c.pack(a, weight)
 	c.bias = make([]float32, config.Groups*c.padded)
 	if n := config.Out / config.Groups; bias != nil {
 		for g := range config.Groups {
@@ -134,11 +164,58 @@ func NewConv(config ConvConfig, weight Matrix, bias []float32) *Conv {
 	return c
 }
 
+// conv returns the convolution that computes in d, without its weights.
+func (c ConvConfig) conv(d DType) *Conv {
+	v := &Conv{config: c, phases: c.phases(), padded: roundUp(c.Out/c.Groups, panelWidth)}
+	for i := range v.phases {
+		v.phases[i].first = v.taps
+		v.taps += len(v.phases[i].taps)
+	}
+	v.k = v.taps * (c.In / c.Groups)
+	v.dtype = v.computes(d)
+	if v.depthwise() {
+		v.padded = 1
+	}
+	return v
+}
+
+// PackedBytes returns the memory of a convolution that computes in d: F32, F16, BF16 or
+// I8.
+func (c ConvConfig) PackedBytes(d DType) int64 {
+	c = c.normal()
+	v := c.conv(d)
+	biases := 4 * int64(c.Groups) * int64(v.padded)
+	if v.depthwise() {
+		return biases + 4*int64(v.taps)*int64(c.Out)
+	}
+	return biases + int64(c.Groups)*int64(v.padded/groupRows)*int64(v.groupBytes())
+}
+
+// computes returns the type that the weights get if d is asked for.
+func (c *Conv) computes(d DType) DType {
+	switch {
+	case d == I8 && c.direct():
+		return I8
+	case !d.Float() || c.depthwise():
+		return F32
+	}
+	return d
+}
+
+// fewestDirect is the number of input channels from which the image is read in place.
+const fewestDirect = 16
+
+// direct reports whether kernels read the image in place, pixel by pixel; otherwise what
+// an output needs is gathered.
+func (c *Conv) direct() bool { return c.config.Groups == 1 && c.config.In >= fewestDirect }
+
 // Config returns the shape, defaults filled in.
 func (c *Conv) Config() ConvConfig { return c.config }
 
 // Bytes returns the memory of the weights.
-func (c *Conv) Bytes() int64 { return int64(4*len(c.f32) + 2*len(c.u16) + 4*len(c.bias)) }
+func (c *Conv) Bytes() int64 {
+	return int64(4*len(c.f32) + 2*len(c.u16) + len(c.dots) + 4*len(c.bias))
+}
 
 // depthwise reports whether every channel is a group.
 func (c *Conv) depthwise() bool {
@@ -147,65 +224,56 @@ func (c *Conv) depthwise() bool {
 
 // phases lists which taps lead to which output pixels.
 func (c *ConvConfig) phases() []convPhase {
-	if !c.Transposed {
-		p := convPhase{}
-		for i := range c.Kernel[0] * c.Kernel[1] {
-			y, x := i/c.Kernel[1], i%c.Kernel[1]
-			p.taps = append(p.taps, convTap{[2]int{y*c.Dilation[0] - c.Padding[0], x*c.Dilation[1] - c.Padding[1]}, i})
-		}
-		return []convPhase{p}
-	}
+	step := c.outStep()
 	var all []convPhase
-	first := 0
-	for phase := range c.Stride[0] * c.Stride[1] {
-		p := convPhase{start: [2]int{phase / c.Stride[1], phase % c.Stride[1]}, first: first}
+	for phase := range step[0] * step[1] {
+		p := convPhase{start: [2]int{phase / step[1], phase % step[1]}}
 		for i := range c.Kernel[0] * c.Kernel[1] {
-			// The output pixel o gets the tap k of the input pixel i if
-			// o + padding = i·stride + k·dilation.
-			y := p.start[0] + c.Padding[0] - i/c.Kernel[1]*c.Dilation[0]
-			x := p.start[1] + c.Padding[1] - i%c.Kernel[1]*c.Dilation[1]
-			if y%c.Stride[0] == 0 && x%c.Stride[1] == 0 {
-				p.taps = append(p.taps, convTap{[2]int{y / c.Stride[0], x / c.Stride[1]}, i})
+			element := [2]int{i / c.Kernel[1], i % c.Kernel[1]}
+			if offset, ok := c.reads(p.start, element); ok {
+				p.add(offset, i)
 			}
 		}
-		first += len(p.taps)
 		all = append(all, p)
 	}
 	return all
 }
 
-// packConv lays out the weights src, row after row as in files, as panels.
-func packConv[T float32 | uint16](c *Conv, dst, src []T) {
-	z := &c.config
-	taps, in, out := z.Kernel[0]*z.Kernel[1], z.In/z.Groups, z.Out/z.Groups
-	for g := range z.Groups {
-		for o := range out {
-			to := dst[(g*c.padded+o/panelWidth*panelWidth)*c.k+o%panelWidth:]
-			for _, p := range c.phases {
-				for t, tap := range p.taps {
-					for i := range in {
-						from := ((g*out+o)*in+i)*taps + tap.index
-						if z.Transposed {
-							from = ((g*in+i)*out+o)*taps + tap.index
-						}
-						to[((p.first+t)*in+i)*panelWidth] = src[from]
-					}
-				}
+// reads returns which pixel the output pixels of a phase get through an element of the
+// kernel, and whether they get any.
+func (c *ConvConfig) reads(start, element [2]int) (offset [2]int, ok bool) {
+	for axis := range 2 {
+		at := element[axis] * c.Dilation[axis]
+		if c.Transposed {
+			// The output pixel o gets the element k of the input pixel i if
+			// o + padding = i·stride + k·dilation.
+			at = start[axis] + c.Padding[axis] - at
+			if at%c.Stride[axis] != 0 {
+				return offset, false
 			}
+			offset[axis] = at / c.Stride[axis]
+			continue
 		}
+		offset[axis] = floorDiv(start[axis]+at-c.Padding[axis], c.Upsample)
 	}
+	return offset, true
 }
 
-// packDepthwise lays out one weight a tap and channel. Rows of the matrix are channels
-// in either direction.
-func (c *Conv) packDepthwise(weight Matrix) {
-	row := make([]float32, weight.Cols)
-	for o := range weight.Rows {
-		weight.Row(row, o)
-		for _, p := range c.phases {
-			for t, tap := range p.taps {
-				c.f32[(p.first+t)*weight.Rows+o] = row[tap.index]
-			}
+// add gives the phase an element of the kernel.
+func (p *convPhase) add(offset [2]int, element int) {
+	for i := range p.taps {
+		if p.taps[i].offset == offset {
+			p.taps[i].elements = append(p.taps[i].elements, element)
+			return
 		}
 	}
+	p.taps = append(p.taps, convTap{offset, []int{element}})
+}
+
+// floorDiv is a/b, rounded down; b is above 0.
+func floorDiv(a, b int) int {
+	if a < 0 {
+		return -ceilDiv(-a, b)
+	}
+	return a / b
 }

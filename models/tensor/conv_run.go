@@ -12,13 +12,21 @@ type Convolution struct {
 	Conv          *Conv
 	Batch         int // B; 0 is 1
 	Height, Width int
-	Activation    Activation // of the result; 0 is none
+	Shift         []float32  // [B, Out], or nil
+	Residual      []float32  // [B, OutSize, Out], or nil; may be Y
+	Activation    Activation // 0 is none
 }
 
-// Conv computes y = f(conv(x) + bias). It is a product of matrices, the rows of one of
-// them gathered from the image a block at a time: the matrix is never there as a whole.
-// The sum of an output is taken in the order of the kernel's taps, and of channels in
-// each, by one accumulator.
+// Conv computes y = f(conv(x) + bias + shift + residual). It is a product of matrices, the
+// rows of one of them read where the image has them, or gathered a block at a time: the
+// matrix is never there as a whole. The sum of an output is taken in the order of the
+// kernel's taps, and of channels in each, whatever the number of threads and the rest of
+// the image.
+//
+// Weights of BF16 multiply pixels that are rounded to BF16, where the machine does that
+// fast and the pool's Config does not rule it out. Those of I8 multiply pixels whose
+// channels are rounded to bytes, with one scale for up to 320 of them: see the kernels of
+// I8, whose results are the same, bit for bit, at every level.
 func (e *Exec) Conv(c Convolution) {
 	t := &e.conv
 	z := c.Conv.config
@@ -29,11 +37,17 @@ func (e *Exec) Conv(c Convolution) {
 	}
 	t.Activation.check()
 	t.outHeight, t.outWidth = z.OutSize(c.Height, c.Width)
-	if len(c.X) != t.Batch*c.Height*c.Width*z.In || len(c.Y) != t.Batch*t.outHeight*t.outWidth*z.Out {
+	if len(c.X) != t.Batch*c.Height*c.Width*z.In || len(c.Y) != t.Batch*t.outHeight*t.outWidth*z.Out ||
+		c.Shift != nil && len(c.Shift) != t.Batch*z.Out || c.Residual != nil && len(c.Residual) != len(c.Y) {
 		panic(fmt.Sprintf("tensor: convolution %+v of %d floats [%d, %d, %d, %d] into %d floats [%d, %d]",
 			z, len(c.X), t.Batch, c.Height, c.Width, z.In, len(c.Y), t.outHeight, t.outWidth))
 	}
-	t.run(e)
+	if c.Conv.direct() {
+		e.direct()
+	} else {
+		t.run(e)
+	}
+	t.Convolution = Convolution{} // an idle Exec keeps no weights alive
 }
 
 const (
@@ -110,29 +124,13 @@ func (t *convTask) run(e *Exec) {
 
 // size returns the height and width of what a phase computes.
 func (t *convTask) size(p *convPhase) (int, int) {
-	step := t.outStep()
+	step := t.Conv.config.outStep()
 	return max(0, ceilDiv(t.outHeight-p.start[0], step[0])), max(0, ceilDiv(t.outWidth-p.start[1], step[1]))
 }
 
 func (t *convTask) pixels(p *convPhase) int {
 	h, w := t.size(p)
 	return t.Batch * h * w
-}
-
-// outStep is the distance of the output pixels of a phase, inStep that of the input
-// pixels which they read.
-func (t *convTask) outStep() [2]int {
-	if t.Conv.config.Transposed {
-		return t.Conv.config.Stride
-	}
-	return [2]int{1, 1}
-}
-
-func (t *convTask) inStep() [2]int {
-	if t.Conv.config.Transposed {
-		return [2]int{1, 1}
-	}
-	return t.Conv.config.Stride
 }
 
 func (t *convTask) part(i int) {
@@ -180,7 +178,7 @@ type convBlock struct{ group, column, rows, cols int }
 // locate finds the pixels of a phase from number first on.
 func (t *convTask) locate(s *convScratch, p *convPhase, first, count int) {
 	h, w := t.size(p)
-	in, out := t.inStep(), t.outStep()
+	in, out := t.Conv.config.inStep(), t.Conv.config.outStep()
 	y, x, img := first/w%h, first%w, first/w/h
 	for r := range count {
 		s.pixel[r] = convPixel{
@@ -239,7 +237,7 @@ func (t *convTask) product(s *convScratch, p *convPhase, b convBlock) {
 // plain reports whether the rows of the image are those of the product.
 func (t *convTask) plain() bool {
 	z := &t.Conv.config
-	return z.Kernel == [2]int{1, 1} && z.Stride == [2]int{1, 1} && z.Padding == [4]int{} && z.Groups == 1
+	return z.Kernel == [2]int{1, 1} && z.Stride == [2]int{1, 1} && z.Padding == [4]int{} && z.Groups == 1 && z.Upsample == 1
 }
 
 // gather copies terms lo to lo+n-1 of a block's sums from the image, zeros for padding.
@@ -298,9 +296,22 @@ func (t *convTask) store(s *convScratch, b convBlock) {
 	z := &t.Conv.config
 	n := z.Out / z.Groups
 	for r := range b.rows {
-		y := t.Y[s.pixel[r].out*z.Out+b.group*n+b.column:][:min(b.cols, n-b.column)]
-		activate(t.level, t.Activation, y, s.sums[r*t.cols:][:len(y)], nil)
+		sums := s.sums[r*t.cols:][:min(b.cols, n-b.column)]
+		t.finish(&s.pixel[r], b.group*n+b.column, sums)
 	}
+}
+
+// finish writes what follows from the sums of a pixel, whose first is for the channel.
+func (t *convTask) finish(p *convPixel, channel int, sums []float32) {
+	z := &t.Conv.config
+	if t.Shift != nil {
+		axpy(t.level, sums, t.Shift[p.img*z.Out+channel:][:len(sums)], 1)
+	}
+	at := p.out*z.Out + channel
+	if t.Residual != nil {
+		axpy(t.level, sums, t.Residual[at:][:len(sums)], 1)
+	}
+	activate(t.level, t.Activation, t.Y[at:][:len(sums)], sums, nil)
 }
 
 // channels computes a block of a convolution in which every channel is a group.
@@ -318,6 +329,6 @@ func (t *convTask) channels(s *convScratch, p *convPhase, count int) {
 				addHadamard(t.level, sums, t.X[from:][:n], c.f32[(p.first+i)*n:][:n])
 			}
 		}
-		activate(t.level, t.Activation, t.Y[s.pixel[r].out*n:][:n], sums, nil)
+		t.finish(&s.pixel[r], 0, sums)
 	}
 }

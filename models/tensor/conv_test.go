@@ -2,6 +2,7 @@ package tensor
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 )
@@ -16,7 +17,8 @@ func naiveConv(c Convolution, weight, bias []float32) []float64 {
 		y[i] = float64(bias[i%z.Out])
 	}
 	// For every weight, every pair of pixels that it joins.
-	large, small := [2]int{c.Height, c.Width}, [2]int{oh, ow}
+	u := z.Upsample
+	large, small := [2]int{c.Height * u, c.Width * u}, [2]int{oh, ow}
 	if z.Transposed {
 		large, small = small, large
 	}
@@ -32,6 +34,8 @@ func naiveConv(c Convolution, weight, bias []float32) []float64 {
 						from, to := (b*large[0]+ly)*large[1]+lx, (b*small[0]+sy)*small[1]+sx
 						if z.Transposed {
 							from, to = to, from
+						} else {
+							from = (b*c.Height+ly/u)*c.Width + lx/u
 						}
 						for o := range z.Out {
 							for i := range in {
@@ -72,6 +76,12 @@ func TestConv(t *testing.T) {
 		"stride and dilation":  {size{1, 16, 19}, ConvConfig{In: 4, Out: 5, Kernel: [2]int{3, 2}, Stride: [2]int{3, 2}, Dilation: [2]int{2, 3}, Padding: [4]int{3, 2, 1, 4}}},
 		"padding beyond":       {size{1, 2, 2}, ConvConfig{In: 4, Out: 5, Kernel: [2]int{3, 3}, Padding: [4]int{4, 4, 4, 4}}},
 		"patches":              {size{1, 28, 28}, ConvConfig{In: 3, Out: 48, Kernel: [2]int{14, 14}, Stride: [2]int{14, 14}}},
+		"3x3 with batch":       {size{3, 5, 7}, ConvConfig{In: 24, Out: 40, Kernel: [2]int{3, 3}, Padding: [4]int{1, 1, 1, 1}}},
+		"3x3 tall":             {size{1, 40, 9}, ConvConfig{In: 65, Out: 33, Kernel: [2]int{3, 3}, Padding: [4]int{1, 1, 1, 1}}},
+		"3x3 of every second":  {size{2, 16, 15}, ConvConfig{In: 32, Out: 20, Kernel: [2]int{3, 3}, Stride: [2]int{2, 2}, Padding: [4]int{1, 1, 1, 1}}},
+		"two runs":             {size{1, 4, 5}, ConvConfig{In: 700, Out: 32, Kernel: [2]int{1, 2}}},
+		"upsampled":            {size{2, 5, 6}, ConvConfig{In: 20, Out: 36, Kernel: [2]int{3, 3}, Padding: [4]int{1, 1, 1, 1}, Upsample: 2}},
+		"upsampled, gathered":  {size{1, 5, 6}, ConvConfig{In: 6, Out: 8, Kernel: [2]int{4, 3}, Padding: [4]int{2, 1, 0, 1}, Groups: 2, Upsample: 3}},
 		"groups":               {size{1, 9, 8}, ConvConfig{In: 12, Out: 51, Kernel: [2]int{3, 3}, Padding: [4]int{1, 1, 1, 1}, Groups: 3}},
 		"depthwise":            {size{2, 9, 8}, ConvConfig{In: 37, Out: 37, Kernel: [2]int{3, 3}, Stride: [2]int{1, 2}, Padding: [4]int{1, 1, 1, 1}, Groups: 37}},
 		"depth multiplied":     {size{1, 9, 8}, ConvConfig{In: 5, Out: 10, Kernel: [2]int{3, 3}, Padding: [4]int{1, 1, 1, 1}, Groups: 5}},
@@ -81,7 +91,7 @@ func TestConv(t *testing.T) {
 		"transposed uneven":    {size{1, 6, 5}, ConvConfig{In: 4, Out: 6, Kernel: [2]int{3, 2}, Stride: [2]int{2, 3}, Dilation: [2]int{2, 1}, Padding: [4]int{1, 0, 2, 0}, OutputPadding: [2]int{1, 2}, Groups: 2, Transposed: true}},
 		"transposed depthwise": {size{1, 6, 5}, ConvConfig{In: 6, Out: 6, Kernel: [2]int{3, 3}, Stride: [2]int{2, 2}, Padding: [4]int{1, 1, 1, 1}, OutputPadding: [2]int{1, 1}, Groups: 6, Transposed: true}},
 	} {
-		for _, d := range []DType{F32, F16, BF16} {
+		for _, d := range []DType{F32, F16, BF16, I8} {
 			c := convCase{z.ConvConfig, d, z.batch, z.height, z.width}
 			c.test(t, fmt.Sprintf("%s %v", name, d), execs)
 		}
@@ -113,29 +123,89 @@ func (z convCase) test(t *testing.T, name string, all execs) {
 	if config.Transposed {
 		rows, cols = config.In, config.Out/config.Groups*config.Kernel[0]*config.Kernel[1]
 	}
-	w, values := randomMatrix(1, z.dtype, rows, cols)
+	stored := z.dtype
+	if stored == I8 {
+		stored = F32
+	}
+	w, values := randomMatrix(1, stored, rows, cols)
 	bias := normal(2, config.Out)
 	c := Convolution{
-		Conv: NewConv(config, w, bias), X: normal(3, z.batch*z.height*z.width*config.In),
+		Conv: PackConv(nil, z.dtype, config, w, bias), X: normal(3, z.batch*z.height*z.width*config.In),
 		Batch: z.batch, Height: z.height, Width: z.width,
+	}
+	if got, want := c.Conv.Bytes(), z.PackedBytes(z.dtype); got != want {
+		t.Fatalf("%s: %d bytes, said to be %d", name, got, want)
 	}
 	oh, ow := config.OutSize(z.height, z.width)
 	want := naiveConv(c, values, bias)
-	for l, e := range all {
+	var bytes []float32
+	for l := Generic; l <= BestLevel(); l++ {
+		e := all[l]
 		c.Y = normal(4, z.batch*oh*ow*config.Out)
 		e[0].Conv(c)
-		near(t, fmt.Sprintf("%v %s", l, name), c.Y, want, 1e-4)
 		y := c.Y
+		switch {
+		case c.Conv.dtype == I8 && bytes == nil:
+			// Each of the two factors is off by up to 1/254 of the largest of its run, about 4.
+			bytes = y
+			near(t, fmt.Sprintf("%v %s", l, name), y, want, 0.08*math.Sqrt(float64(c.Conv.k)))
+		case c.Conv.dtype == I8:
+			same(t, fmt.Sprintf("%v %s and generic", l, name), y, bytes)
+		case c.Conv.paired() && l == AMX:
+			rounded := c
+			rounded.X = make([]float32, len(c.X))
+			for i, v := range c.X {
+				rounded.X[i] = math.Float32frombits(uint32(floatToBFloat(v)) << 16)
+			}
+			// Upsampling adds weights up, which BF16 rounds.
+			near(t, fmt.Sprintf("%v %s", l, name), y, naiveConv(rounded, values, bias), z.tolerance())
+		default:
+			near(t, fmt.Sprintf("%v %s", l, name), y, want, z.tolerance())
+		}
 		c.Y = normal(5, len(y))
 		e[1].Conv(c)
 		same(t, fmt.Sprintf("%v %s on two threads", l, name), c.Y, y)
-
-		f := c
-		f.Activation = SiLU
-		e[0].Conv(f)
-		e[0].Activate(SiLU, y)
-		same(t, fmt.Sprintf("%v %s and activation", l, name), f.Y, y)
+		z.fused(t, fmt.Sprintf("%v %s", l, name), c, e[0])
 	}
+}
+
+// tolerance is that of the type of the weights, which upsampling adds up and rounds.
+func (z convCase) tolerance() float64 {
+	if z.Upsample <= 1 {
+		return 1e-4
+	}
+	return map[DType]float64{F32: 1e-4, I8: 1e-4, F16: 0.02, BF16: 0.15}[z.dtype]
+}
+
+// fused compares what a call does beside the convolution with the same in steps. c.Y is
+// the convolution alone.
+func (z convCase) fused(t *testing.T, name string, c Convolution, e *Exec) {
+	t.Helper()
+	plain, out := c.Y, c.Conv.config.Out
+	want := make([]float64, len(plain))
+	c.Shift, c.Residual, c.Activation = normal(6, c.Batch*out), normal(7, len(plain)), SiLU
+	for i, v := range plain {
+		u := float64(v) + float64(c.Shift[i*c.Batch/len(plain)*out+i%out]) + float64(c.Residual[i])
+		want[i] = u / (1 + math.Exp(-u))
+	}
+	c.Y = c.Residual
+	e.Conv(c)
+	near(t, name+" and all", c.Y, want, 1e-5)
+	c.Residual, c.Activation = normal(7, len(plain)), ReLU
+	for i, v := range plain {
+		u := float64(v) + float64(c.Shift[i*c.Batch/len(plain)*out+i%out]) + float64(c.Residual[i])
+		want[i] = max(u, 0)
+	}
+	c.Y = make([]float32, len(plain))
+	e.Conv(c)
+	near(t, name+" and ReLU", c.Y, want, 1e-5)
+	c.Activation = 0
+	c.Y = make([]float32, len(plain))
+	e.Conv(c)
+	for i, v := range plain {
+		want[i] = float64(v) + float64(c.Shift[i*c.Batch/len(plain)*out+i%out]) + float64(c.Residual[i])
+	}
+	near(t, name+" and shift and residual", c.Y, want, 1e-5)
 }
 
 // leveled returns a pool of a level that is closed with the test.
@@ -152,18 +222,64 @@ func FuzzConv(f *testing.F) {
 		random := rand.New(rand.NewPCG(seed, 2))
 		one := func(n int) int { return 1 + random.IntN(n) }
 		groups := one(3)
-		z := ConvConfig{In: groups * one(20), Out: groups * one(40), Groups: groups, Transposed: random.IntN(2) == 0}
+		z := ConvConfig{In: groups * one(40), Out: groups * one(40), Groups: groups, Transposed: random.IntN(2) == 0}
+		if !z.Transposed && random.IntN(3) == 0 {
+			z.Upsample = one(3)
+		}
 		for axis := range 2 {
 			z.Kernel[axis], z.Stride[axis], z.Dilation[axis] = one(4), one(3), one(3)
 			z.Padding[axis], z.Padding[axis+2] = random.IntN(3), random.IntN(3)
 			if z.Transposed {
 				z.OutputPadding[axis] = random.IntN(z.Stride[axis])
 			}
+			if z.Upsample > 1 {
+				z.Stride[axis] = 1
+			}
 		}
 		height, width := one(12)+10, one(12)+10
-		c := convCase{z, []DType{F32, F16, BF16}[random.IntN(3)], one(2), height, width}
+		c := convCase{z, []DType{F32, F16, BF16, I8}[random.IntN(4)], one(2), height, width}
 		c.test(t, fmt.Sprintf("%+v", c), newExecs(t))
 	})
+}
+
+// TestConvBands compares a batch of images that are computed in several bands with a part
+// of one of them, computed alone.
+func TestConvBands(t *testing.T) {
+	t.Parallel()
+	const height, width, in, out, lo, part = 500, 120, 64, 16, 190, 60
+	config := ConvConfig{In: in, Out: out, Kernel: [2]int{3, 3}, Padding: [4]int{1, 1, 1, 1}}
+	w := FromFloat32s(out, 9*in, normal(1, out*9*in))
+	x := normal(2, 2*height*width*in)
+	for _, d := range []DType{F32, BF16, I8} {
+		e := NewExec(pool(t, 2))
+		c := Convolution{Conv: PackConv(nil, d, config, w, nil), X: x, Y: make([]float32, len(x)/in*out), Batch: 2, Height: height, Width: width}
+		e.Conv(c)
+		whole := c.Y[((height+lo+1)*width)*out:][:(part-2)*width*out]
+		c.X, c.Y = x[(height+lo)*width*in:][:part*width*in], make([]float32, part*width*out)
+		c.Batch, c.Height = 1, part
+		e.Conv(c)
+		same(t, d.String(), whole, c.Y[width*out:][:len(whole)])
+	}
+}
+
+func TestConvAllocatesNothing(t *testing.T) {
+	config := ConvConfig{In: 40, Out: 48, Kernel: [2]int{3, 3}, Padding: [4]int{1, 1, 1, 1}}
+	w := FromFloat32s(48, 360, normal(1, 48*360))
+	for l, e := range newExecs(t) {
+		for _, d := range []DType{F32, F16, BF16, I8} {
+			c := Convolution{
+				Conv: PackConv(new(Arena), d, config, w, nil), X: normal(2, 400*40), Y: make([]float32, 400*48),
+				Height: 20, Width: 20, Shift: normal(3, 48), Residual: normal(4, 400*48), Activation: SiLU,
+			}
+			if n := testing.AllocsPerRun(10, func() { e[1].Conv(c) }); n != 0 {
+				t.Errorf("%v at %v: %v allocations", d, l, n)
+			}
+			linear := FromFloat32s(48, 360, w.f32).PackAs(nil, d)
+			if n := testing.AllocsPerRun(10, func() { e[1].MatMul(c.Y[:44*48], c.X[:44*360], linear, nil) }); n != 0 {
+				t.Errorf("%v product at %v: %v allocations", d, l, n)
+			}
+		}
+	}
 }
 
 func TestConvShapesPanic(t *testing.T) {
@@ -182,6 +298,9 @@ func TestConvShapesPanic(t *testing.T) {
 		"stride":         change(func(c *ConvConfig) { c.Stride[1] = -1 }),
 		"padding":        change(func(c *ConvConfig) { c.Padding[2] = -1 }),
 		"groups":         change(func(c *ConvConfig) { c.Groups = 3 }),
+		"upsampling":     change(func(c *ConvConfig) { c.Upsample, c.Stride[0] = 2, 2 }),
+		"shift":          func() { e.Conv(Convolution{Y: x[:4], X: x[:36], Conv: c, Height: 3, Width: 3, Shift: x[:3]}) },
+		"residual":       func() { e.Conv(Convolution{Y: x[:4], X: x[:36], Conv: c, Height: 3, Width: 3, Residual: x[:3]}) },
 		"output padding": change(func(c *ConvConfig) { c.OutputPadding[0] = 1 }),
 		"weights":        change(func(c *ConvConfig) { c.Out = 8 }),
 		"bias":           func() { NewConv(good, w, make([]float32, 3)) },
@@ -202,24 +321,30 @@ func TestConvShapesPanic(t *testing.T) {
 	}
 }
 
+// BenchmarkConv2D measures convolutions of Stable Diffusion: image and channels/type.
 func BenchmarkConv2D(b *testing.B) {
-	for _, z := range []struct{ height, width, in, out, kernel int }{
-		{64, 64, 320, 320, 3}, {512, 512, 128, 128, 3}, {64, 64, 320, 320, 1}, {8, 8, 1280, 1280, 3}, {64, 64, 4, 320, 3},
+	for _, z := range []struct{ size, in, out, kernel, stride, up int }{
+		{64, 320, 320, 3, 1, 1}, {64, 960, 320, 3, 1, 1}, {32, 640, 640, 3, 1, 1}, {16, 1280, 1280, 3, 1, 1},
+		{8, 1280, 1280, 3, 1, 1}, {8, 2560, 1280, 3, 1, 1}, {64, 320, 320, 3, 2, 1}, {64, 320, 320, 1, 1, 1},
+		{32, 640, 640, 3, 1, 2}, {256, 128, 128, 3, 1, 1}, {256, 256, 128, 3, 1, 1}, {64, 4, 320, 3, 1, 1},
+		{64, 320, 4, 3, 1, 1}, {256, 128, 3, 3, 1, 1}, {256, 3, 128, 3, 1, 1},
 	} {
-		for _, d := range []DType{F32, F16} {
-			b.Run(fmt.Sprintf("%dx%d %dx%dx%d to %d/%v", z.kernel, z.kernel, z.height, z.width, z.in, z.out, d), func(b *testing.B) {
-				e := NewExec(pool(b, 2))
+		for _, d := range []DType{F32, F16, BF16, I8} {
+			b.Run(fmt.Sprintf("%d²x%d to %d, %dx%d by %d up %d/%v", z.size, z.in, z.out, z.kernel, z.kernel, z.stride, z.up, d), func(b *testing.B) {
+				e := execAt(b, Config{Threads: 2, Level: benchLevel(b)})
 				p := z.kernel / 2
-				config := ConvConfig{In: z.in, Out: z.out, Kernel: [2]int{z.kernel, z.kernel}, Padding: [4]int{p, p, p, p}}
-				w, _ := randomMatrix(1, d, z.out, z.in*z.kernel*z.kernel)
+				config := ConvConfig{
+					In: z.in, Out: z.out, Kernel: [2]int{z.kernel, z.kernel}, Padding: [4]int{p, p, p, p},
+					Stride: [2]int{z.stride, z.stride}, Upsample: z.up,
+				}
+				w := FromFloat32s(z.out, z.in*z.kernel*z.kernel, make([]float32, z.out*z.in*z.kernel*z.kernel))
+				height, width := config.OutSize(z.size, z.size)
 				c := Convolution{
-					Conv: NewConv(config, w, make([]float32, z.out)), Height: z.height, Width: z.width,
-					X: normal(2, z.height*z.width*z.in), Y: make([]float32, z.height*z.width*z.out),
+					Conv: PackConv(nil, d, config, w, make([]float32, z.out)), Height: z.size, Width: z.size,
+					X: normal(2, z.size*z.size*z.in), Y: make([]float32, height*width*z.out),
 				}
-				for b.Loop() {
-					e.Conv(c)
-				}
-				flops(b, 2*float64(z.height*z.width*z.kernel*z.kernel)*float64(z.in*z.out))
+				seconds := best(b, func() { e.Conv(c) })
+				b.ReportMetric(2*float64(height*width*z.kernel*z.kernel)*float64(z.in*z.out)/seconds/1e9, "GFLOP/s")
 			})
 		}
 	}

@@ -12,7 +12,9 @@ import (
 type DType uint8
 
 // The types that weight files carry. Kernels compute with F32, F16, BF16 and the
-// block types; the others occur as buffers and as reference data.
+// block types; the others occur as buffers and as reference data. Weights can also be
+// packed as I8, to be multiplied by activations that are rounded to bytes, but no file
+// has them so.
 const (
 	F32 DType = iota + 1
 	F16

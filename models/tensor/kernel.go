@@ -5,6 +5,7 @@ import "fmt"
 // kernelSet has the kernels of one set of features.
 type kernelSet struct {
 	packed [len(dtypes)]kernel // by the type of the weights
+	bytes  *byteKernel         // for I8, of convolutions too
 	tiles  kernel              // for BF16 in whole tiles of columns, or nil
 }
 
@@ -19,6 +20,9 @@ func newKernelSet(f features) kernelSet {
 			s.packed[d] = newFloatKernel(d, f)
 		case d.Quantised():
 			s.packed[d] = newQuantKernel(d, f)
+		case d == I8:
+			s.bytes = newByteKernel(f)
+			s.packed[d] = s.bytes
 		}
 	}
 	return s

@@ -152,8 +152,12 @@ func (floatStrips) bytes(cols int) int { return 4 * floatDepth(cols) }
 
 func (s floatStrips) prepare(dst []byte, x []float32, cols, tokens int) {
 	out := cast[float32](dst)
+	done := spreadStrip(Level(s), out, x, cols, tokens)
+	if done == cols {
+		return
+	}
 	for t := range tokens {
-		spreadRow(Level(s), out[4*t:], x[t*cols:][:cols], 4*tokens)
+		spreadRow(Level(s), out[done*tokens+4*t:], x[t*cols+done:(t+1)*cols], 4*tokens)
 	}
 }
 

@@ -25,16 +25,22 @@ func multiplyF16AVX2(t *floatTile)
 //go:noescape
 func multiplyBF16AVX2(t *floatTile)
 
-// roundRowAVX512 rounds 16·pairs values to BF16 and writes them in blocks of eight,
+// roundRowAVX512 rounds 16·n values to BF16 and writes them in blocks of eight,
 // stride bytes apart.
 //
 //go:noescape
-func roundRowAVX512(dst unsafe.Pointer, x *float32, pairs, stride int)
+func roundRowAVX512(dst unsafe.Pointer, x *float32, n, stride int)
 
-// spreadRowAVX2 writes 8·pairs values in blocks of four, stride bytes apart.
+// spreadRowAVX2 writes 8·n values in blocks of four, stride bytes apart.
 //
 //go:noescape
-func spreadRowAVX2(dst unsafe.Pointer, x *float32, pairs, stride int)
+func spreadRowAVX2(dst unsafe.Pointer, x *float32, n, stride int)
+
+// spreadStripAVX512 writes 16·n columns of eight rows, stride bytes apart, as
+// [4·n][8][4].
+//
+//go:noescape
+func spreadStripAVX512(dst unsafe.Pointer, x *float32, n, stride int)
 
 // run multiplies with the instructions of the kernel's level.
 func (k *floatKernel) run(t *floatTile) {
@@ -68,6 +74,18 @@ func roundRow(dst []uint16, x []float32, stride int) {
 	if rest := x[16*pairs:]; len(rest) > 0 {
 		roundRowGeneric(dst[2*pairs*stride:], rest, stride)
 	}
+}
+
+// spreadStrip writes the first columns of a strip and returns how many: all but the last
+// few where there is a kernel for strips of its height.
+func spreadStrip(l Level, dst, x []float32, cols, tokens int) int {
+	blocks := cols / 16
+	if l < AVX512 || tokens != maxStrip || blocks == 0 {
+		return 0
+	}
+	_, _ = dst[16*blocks*maxStrip-1], x[maxStrip*cols-1]
+	spreadStripAVX512(unsafe.Pointer(&dst[0]), &x[0], blocks, 4*cols)
+	return 16 * blocks
 }
 
 // spreadRow is spreadRowGeneric with the instructions of a level.

@@ -12360,11 +12360,11 @@ rest289:
 	VZEROUPPER
 	RET
 
-// func roundRowAVX512(dst unsafe.Pointer, x *float32, pairs, stride int)
+// func roundRowAVX512(dst unsafe.Pointer, x *float32, n, stride int)
 TEXT ·roundRowAVX512(SB), NOSPLIT, $0-32
 	MOVQ dst+0(FP), DI
 	MOVQ x+8(FP), SI
-	MOVQ pairs+16(FP), CX
+	MOVQ n+16(FP), CX
 	MOVQ stride+24(FP), R8
 
 loop292:
@@ -12378,11 +12378,11 @@ loop292:
 	VZEROUPPER
 	RET
 
-// func spreadRowAVX2(dst unsafe.Pointer, x *float32, pairs, stride int)
+// func spreadRowAVX2(dst unsafe.Pointer, x *float32, n, stride int)
 TEXT ·spreadRowAVX2(SB), NOSPLIT, $0-32
 	MOVQ dst+0(FP), DI
 	MOVQ x+8(FP), SI
-	MOVQ pairs+16(FP), CX
+	MOVQ n+16(FP), CX
 	MOVQ stride+24(FP), R8
 
 loop293:
@@ -12393,5 +12393,54 @@ loop293:
 	ADDQ $32, SI
 	DECQ CX
 	JNZ loop293
+	VZEROUPPER
+	RET
+
+// func spreadStripAVX512(dst unsafe.Pointer, x *float32, n, stride int)
+TEXT ·spreadStripAVX512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ x+8(FP), SI
+	MOVQ n+16(FP), CX
+	MOVQ stride+24(FP), R8
+	LEAQ (R8)(R8*2), R9
+
+loop294:
+	LEAQ (SI)(R8*4), R10
+	VMOVUPS (SI), Z0
+	VMOVUPS (SI)(R8*1), Z1
+	VMOVUPS (SI)(R8*2), Z2
+	VMOVUPS (SI)(R9*1), Z3
+	VSHUFF32X4 $68, Z1, Z0, Z4
+	VSHUFF32X4 $68, Z3, Z2, Z6
+	VSHUFF32X4 $136, Z6, Z4, Z8
+	VSHUFF32X4 $221, Z6, Z4, Z9
+	VMOVUPS Z8, (DI)
+	VMOVUPS Z9, 128(DI)
+	VSHUFF32X4 $238, Z1, Z0, Z5
+	VSHUFF32X4 $238, Z3, Z2, Z7
+	VSHUFF32X4 $136, Z7, Z5, Z8
+	VSHUFF32X4 $221, Z7, Z5, Z9
+	VMOVUPS Z8, 256(DI)
+	VMOVUPS Z9, 384(DI)
+	VMOVUPS (R10), Z0
+	VMOVUPS (R10)(R8*1), Z1
+	VMOVUPS (R10)(R8*2), Z2
+	VMOVUPS (R10)(R9*1), Z3
+	VSHUFF32X4 $68, Z1, Z0, Z4
+	VSHUFF32X4 $68, Z3, Z2, Z6
+	VSHUFF32X4 $136, Z6, Z4, Z8
+	VSHUFF32X4 $221, Z6, Z4, Z9
+	VMOVUPS Z8, 64(DI)
+	VMOVUPS Z9, 192(DI)
+	VSHUFF32X4 $238, Z1, Z0, Z5
+	VSHUFF32X4 $238, Z3, Z2, Z7
+	VSHUFF32X4 $136, Z7, Z5, Z8
+	VSHUFF32X4 $221, Z7, Z5, Z9
+	VMOVUPS Z8, 320(DI)
+	VMOVUPS Z9, 448(DI)
+	ADDQ $512, DI
+	ADDQ $64, SI
+	DECQ CX
+	JNZ loop294
 	VZEROUPPER
 	RET

@@ -129,7 +129,7 @@ type quantTile struct {
 	yStride int      // bytes from token to token
 	bias    *float32 // of all rows
 	sums    *float32 // room for those of all tokens and rows
-	x       *byte    // a strip of records
+	x       *byte    // a strip of records, in which tiles move it on
 
 	levels, high, scales, supers *byte // planes of the first group
 
@@ -141,6 +141,8 @@ type quantTile struct {
 	shapes *tileShapes // of the tiles of AMX, where they are used
 
 	none *float32 // zeros to begin with where there is no bias
+
+	left int // tokens, for the kernel
 }
 
 // quantScratch is the memory that kernels need beside the sums: levels of two groups
@@ -159,15 +161,16 @@ type tileShapes struct {
 // quantTokens is the number of tokens in a tile of AMX.
 const quantTokens = 16
 
-// newTileShapes returns the shapes for so many tokens: tiles 0 and 1 are sums and 4
-// activations of 16 tokens, 2, 3 and 5 the same of those left, 6 and 7 levels.
-func newTileShapes(tokens int) tileShapes {
+// newTileShapes returns the shapes of the tiles: 0 to 3 are sums, 4 and 5 activations, 6
+// and 7 levels. A tile of activations may have more tokens than there are; nothing becomes
+// of their sums.
+func newTileShapes() tileShapes {
 	s := tileShapes{palette: 1}
-	left := uint8(max(1, tokens%quantTokens))
-	for i, rows := range []uint8{quantTokens, quantTokens, left, left, quantTokens, left, quantStep / 4, quantStep / 4} {
-		s.rowBytes[i], s.rows[i] = 4*groupRows, rows
+	for i := range 8 {
+		s.rowBytes[i], s.rows[i] = 4*groupRows, quantTokens
 	}
 	s.rowBytes[4], s.rowBytes[5] = quantStep, quantStep
+	s.rows[6], s.rows[7] = quantStep/4, quantStep/4
 	return s
 }
 
@@ -186,7 +189,7 @@ func (k *quantKernel) multiplyStrips(p piece) {
 	var none [tileRowsQuant]float32
 	var sums [maxQuantStrip*tileRowsQuant + alignment/4]float32
 	var scratch [quantScratch + alignment]byte
-	var shapes tileShapes
+	shapes := newTileShapes()
 	l := newQuantLayout(k.dtype, p.W.Cols)
 	t := quantTile{sums: onLine(&sums[0]), scratch: onLine(&scratch[0]), steps: p.W.Cols / quantStep, none: &none[0]}
 	for s := p.strips.lo; s < p.strips.hi; s++ {
@@ -194,7 +197,6 @@ func (k *quantKernel) multiplyStrips(p piece) {
 		t.x, t.tokens = &x[0], tokens.hi-tokens.lo
 		t.shapes = nil
 		if k.tiles && t.tokens >= fewestTiled {
-			shapes = newTileShapes(t.tokens)
 			t.shapes = &shapes
 		}
 		for g := p.groups.lo; g < p.groups.hi; g += quantGroups {

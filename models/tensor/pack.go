@@ -3,6 +3,8 @@ package tensor
 import (
 	"fmt"
 	"math"
+	"runtime"
+	"sync"
 	"unsafe"
 )
 
@@ -35,6 +37,103 @@ func (m Matrix) Pack(a *Arena) Matrix {
 	return p
 }
 
+// PackAs is Pack of the matrix converted to d: to F32, F16 or BF16, each element to the
+// nearest, or to I8, with a scale for each row. 0 is the type that it has.
+func (m Matrix) PackAs(a *Arena, d DType) Matrix {
+	if d == 0 || d == m.DType {
+		return m.Pack(a)
+	}
+	m.mustBePlain("convert")
+	if !d.Float() && d != I8 {
+		panic(fmt.Sprintf("tensor: cannot pack a matrix [%d, %d] of %v as %v", m.Rows, m.Cols, m.DType, d))
+	}
+	p := Matrix{DType: d, Rows: m.Rows, Cols: m.Cols}
+	p.packed = a.alloc(int(p.PackedBytes()))
+	size := p.groupBytes()
+	reader := rowReader{m, detect().level}
+	inParallel(p.groups(), func(groups span) {
+		values := make([]float32, floatDepth(m.Cols)*groupRows)
+		row := make([]float32, m.Cols)
+		for g := groups.lo; g < groups.hi; g++ {
+			clear(values)
+			for r := range min(groupRows, m.Rows-g*groupRows) {
+				reader.read(row, g*groupRows+r)
+				for k, v := range row {
+					values[k*groupRows+r] = v
+				}
+			}
+			packValues(d, p.packed[g*size:][:size], values, m.Cols)
+		}
+	})
+	return p
+}
+
+// rowReader reads rows of a matrix, which is not packed, with the instructions of a level.
+type rowReader struct {
+	Matrix
+	level Level
+}
+
+// read writes row r, converted to float32, into dst of length Cols.
+func (m *rowReader) read(dst []float32, r int) {
+	if m.u16 == nil {
+		m.Row(dst, r)
+		return
+	}
+	src, whole := m.u16[r*m.Cols:(r+1)*m.Cols], m.Cols&^(panelWidth-1)
+	widenPanel(m.level, dst[:whole], m.DType, src)
+	widen(dst[whole:], m.DType, src[whole:])
+}
+
+// packValues writes a packed group of a matrix: values is [depth, 16].
+func packValues(d DType, dst []byte, values []float32, cols int) {
+	switch d {
+	case F32:
+		copy(cast[float32](dst), values)
+	case F16:
+		for i, v := range values {
+			cast[uint16](dst)[i] = floatToHalf(v)
+		}
+	case BF16:
+		pairValues(cast[uint16](dst), values)
+	default:
+		l := newByteLayout(cols, 1)
+		l.pack(dst, values[:cols*groupRows])
+	}
+}
+
+// pairValues rounds values [depth, 16] to BF16 and lays them out in pairs, [depth/2, 16, 2].
+func pairValues(dst []uint16, values []float32) {
+	for at := 0; at+2*groupRows <= len(values); at += 2 * groupRows {
+		in, out := values[at:][:2*groupRows], dst[at:][:2*groupRows]
+		for r := range groupRows {
+			out[2*r], out[2*r+1] = floatToBFloat(in[r]), floatToBFloat(in[groupRows+r])
+		}
+	}
+}
+
+// inParallel calls f for parts of n on all processors and waits. A panic is the caller's.
+func inParallel(n int, f func(span)) {
+	threads := min(runtime.GOMAXPROCS(0), n)
+	var group sync.WaitGroup
+	panics := make(chan any, max(threads, 1))
+	for i := range threads {
+		group.Go(func() {
+			defer func() {
+				if v := recover(); v != nil {
+					panics <- v
+				}
+			}()
+			f(span{i * n / threads, (i + 1) * n / threads})
+		})
+	}
+	group.Wait()
+	close(panics)
+	for v := range panics {
+		panic(v)
+	}
+}
+
 // groups returns the number of groups of a packed matrix.
 func (m *Matrix) groups() int { return ceilDiv(m.Rows, groupRows) }
 
@@ -49,10 +148,21 @@ func (m Matrix) packGroups(dst []byte, groups span) {
 // PackedBytes returns the memory that Pack takes.
 func (m Matrix) PackedBytes() int64 { return int64(m.groups()) * int64(m.groupBytes()) }
 
+// PackedBytes returns the memory of a packed matrix: of a type that kernels compute with,
+// or of I8.
+func PackedBytes(d DType, rows, cols int) int64 {
+	m := Matrix{DType: d, Rows: rows, Cols: cols}
+	return m.PackedBytes()
+}
+
 // groupBytes returns the size of a packed group.
 func (m *Matrix) groupBytes() int {
-	if m.DType.Quantised() {
+	switch {
+	case m.DType.Quantised():
 		return newQuantLayout(m.DType, m.Cols).size
+	case m.DType == I8:
+		l := newByteLayout(m.Cols, 1)
+		return l.size
 	}
 	return groupRows * floatDepth(m.Cols) * m.DType.Size()
 }
@@ -133,11 +243,14 @@ func (m *Matrix) unpackRow(dst []float32, r int) {
 		for k := range dst {
 			dst[k] = math.Float32frombits(uint32(src[(k&^1)*groupRows+2*r+k&1]) << 16)
 		}
+	case I8:
+		l := newByteLayout(m.Cols, 1)
+		l.unpackRow(dst, group, r)
 	}
 }
 
 // cast returns the memory of b, which is aligned to its line, as elements of T.
-func cast[T float32 | uint16 | uint32](b []byte) []T {
+func cast[T float32 | uint16 | uint32 | int32](b []byte) []T {
 	size := int(unsafe.Sizeof(*new(T)))
 	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/size)
 }

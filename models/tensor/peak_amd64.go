@@ -38,7 +38,7 @@ func (f features) loops() peakLoops {
 			read: func(b []byte) { peakReadAVX512(unsafe.SliceData(b), len(b)) },
 		}
 		if f.tiles {
-			shapes := tileConfigFor(2 * tileTokens)
+			shapes := newTileConfig(tileTokens)
 			l.bf16 = peakLoop{func(n int) { peakBF16Tiles(&shapes, n) }, 4 * 16 * 16 * 32 * 2}
 		} else if f.bf16 {
 			l.bf16 = peakLoop{peakBF16AVX512, 16 * 32 * 2}

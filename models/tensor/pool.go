@@ -250,9 +250,11 @@ type Exec struct {
 	rows       rowTask
 	store      storeTask
 	attend     attendTask
+	attendTile tileAttendTask
 	groups     groupTask
 	contiguous contiguous
 	conv       convTask
+	pixels     directTask
 	resize     resizeTask
 }
 

@@ -172,36 +172,28 @@ func (t *productTask) divideOnce(threads int) {
 	}
 }
 
-// divideEvenly cuts a product into pieces of a size: enough of them to keep all threads
-// busy to the end, as many groups as the kernel takes together, and no more tokens than
-// stay in the cache next to the processor. Pieces that share weights follow one another.
+// divideEvenly cuts a product into pieces of as many groups as the kernel takes together,
+// or some times as many, and no more tokens than stay in the cache next to the processor:
+// first large ones and then ever smaller ones, so that all threads end together. Pieces
+// that share weights follow one another.
 func (t *productTask) divideEvenly(f *factor, threads int) {
 	const (
 		maxTokens = 256 // in a piece
 		maxGroups = 24  // in a piece: a multiple of all that kernels take together
-		fewTokens = 64  // weights are hardly used again in a piece
 	)
-	perThread := 4 // pieces
 	tokens, strips := f.operand.tokens, f.operand.strips
-	if tokens <= fewTokens {
-		perThread = 16
-	}
-	perStrips := ceilDiv(strips, ceilDiv(tokens, maxTokens))
-	perGroups := f.groups
-	if threads > 1 {
-		perGroups = ceilDiv(f.groups*ceilDiv(strips, perStrips), perThread*threads)
-	}
+	across := ceilDiv(tokens, maxTokens) // pieces that share weights
+	perStrips := ceilDiv(strips, across)
 	width := f.kernel.width(ceilDiv(tokens, strips))
-	switch {
-	case perGroups >= maxGroups:
-		perGroups = maxGroups
-	case perGroups > width:
-		perGroups -= perGroups % width
-	}
-	for g := 0; g < f.groups; g += perGroups {
+	for g := 0; g < f.groups; {
+		perGroups := maxGroups
+		if threads > 1 {
+			perGroups = min(maxGroups, roundUp(ceilDiv((f.groups-g)*across, 2*threads), width))
+		}
 		for s := 0; s < strips; s += perStrips {
 			t.pieces = append(t.pieces, piece{f, span{g, min(g+perGroups, f.groups)}, span{s, min(s+perStrips, strips)}})
 		}
+		g += perGroups
 	}
 }
 
@@ -282,7 +274,8 @@ func (p *prepareTask) operand(f form) *operand {
 	}
 	o := &p.operands[p.count]
 	p.count++
-	if size := p.tokens * f.bytes(p.cols); size > len(o.data) {
+	// Tiles read whole ones of tokens, whatever the rows beyond the last hold.
+	if size := roundUp(p.tokens, dotTileRows)*f.bytes(p.cols) + quantTokens*recordBytes; size > len(o.data) {
 		o.data = alignedBytes(size)
 	}
 	o.form, o.x, o.cols, o.tokens, o.strips = f, p.x, p.cols, p.tokens, ceilDiv(p.tokens, f.height())

@@ -16,6 +16,7 @@ type rowTask struct {
 	heads   int
 	headDim int
 	index   []int
+	share   int // rows of y that have a row of x in common
 }
 
 func (t *rowTask) part(i int) {

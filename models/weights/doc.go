@@ -12,5 +12,6 @@
 // and the page cache is shared by processes; other file systems are read into memory.
 // Every field of a header is validated when a file is opened and every shape when a
 // tensor is asked for, so that what a network holds is known to be sound. ReadHeader
-// tells what a model has and takes without its data.
+// tells what a model has and takes without its data. Store.View shows a store's tensors
+// under other names, cut, turned or changed.
 package weights

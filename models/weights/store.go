@@ -96,7 +96,15 @@ func (t Tensor) Evict() {
 // by any number of goroutines.
 type Store struct {
 	*bundle
-	prefix string // "" or ending in "."
+	prefix  string // "" or ending in "."
+	packing Packing
+}
+
+// Packing says how the layers that are loaded from a store keep their weights.
+type Packing struct {
+	On      bool          // laid out for the kernels, in memory of Arena
+	Arena   *tensor.Arena // nil is the collector's heap
+	Compute tensor.DType  // what the weights are converted to; 0 is as they are stored
 }
 
 // bundle is the files of a store.
@@ -104,6 +112,9 @@ type bundle struct {
 	header *Header
 	files  []contents // of header.Files
 	open   bool
+
+	base  *Store // of a view, nil otherwise
+	views map[string]View
 }
 
 // OpenFile opens one file by its name, in the format that its ending stands for, or all
@@ -163,10 +174,18 @@ func (b *bundle) release() error {
 }
 
 // Close releases the files of the whole store. Its tensors must not be used any more.
-func (s *Store) Close() error { return s.release() }
+func (s *Store) Close() error {
+	if s.base != nil {
+		return s.base.Close()
+	}
+	return s.release()
+}
 
 // Evict is Tensor.Evict for all of the whole store.
 func (s *Store) Evict() {
+	if s.base != nil {
+		s.base.Evict()
+	}
 	for _, c := range s.files {
 		if c.unmap != nil {
 			evict(c.data)
@@ -185,8 +204,21 @@ func (s *Store) Bytes() int64 { return s.header.Bytes() }
 
 // Sub returns the part of the store under a path of one or more names.
 func (s *Store) Sub(path string) *Store {
-	return &Store{bundle: s.bundle, prefix: s.prefix + path + "."}
+	return &Store{bundle: s.bundle, prefix: s.prefix + path + ".", packing: s.packing}
 }
+
+// Packed returns the same part of the store, whose layers are laid out for the kernels in
+// memory of a and computed in d: tensor.F32, tensor.F16, tensor.BF16, tensor.I8, or 0 for
+// the type that the weights are stored in. It panics for another type.
+func (s *Store) Packed(a *tensor.Arena, d tensor.DType) *Store {
+	if d != 0 && !d.Float() && d != tensor.I8 {
+		panic(fmt.Sprintf("weights: no layers compute in %v", d))
+	}
+	return &Store{bundle: s.bundle, prefix: s.prefix, packing: Packing{On: true, Arena: a, Compute: d}}
+}
+
+// Packing returns how layers are to keep the weights that they load.
+func (s *Store) Packing() Packing { return s.packing }
 
 // Has reports whether the store has the tensor.
 func (s *Store) Has(name string) bool { return s.header.Has(s.prefix + name) }
@@ -208,6 +240,9 @@ func (s *Store) Names() []string {
 // does not know.
 func (s *Store) Lookup(name string) (Tensor, error) {
 	e, ok := s.header.entries[s.prefix+name]
+	if ok && s.base != nil {
+		return s.lookup(e.Name)
+	}
 	if !ok || !s.open {
 		return Tensor{}, fmt.Errorf("weights: %s: tensor %q: %w", s.header.origin, s.prefix+name, ErrMissing)
 	}

@@ -50,6 +50,7 @@ func floatKernels(a *asm) {
 	}
 	roundRow(a)
 	spreadRow(a)
+	spreadStrip(a)
 }
 
 func repeat(word uint32, n int) []uint32 {
@@ -299,12 +300,39 @@ func spreadRow(a *asm) {
 	a.ret()
 }
 
+// spreadStrip writes spreadStripAVX512, which copies 16 columns at a time of eight rows,
+// stride bytes apart, in blocks of four: [4][8][4]. Of each four rows it exchanges the
+// quarters of vectors as the rows and columns of a matrix.
+func spreadStrip(a *asm) {
+	a.rowArguments("spreadStripAVX512")
+	a.op("LEAQ", mem{base: R8, index: R8, scale: 2}, R9)
+	a.loop(CX, func() {
+		a.op("LEAQ", mem{base: SI, index: R8, scale: 4}, R10)
+		for i, rows := range []reg{SI, R10} {
+			for r, m := range []mem{at(rows, 0), {base: rows, index: R8, scale: 1}, {base: rows, index: R8, scale: 2}, {base: rows, index: R9, scale: 1}} {
+				a.op("VMOVUPS", m, z(r))
+			}
+			for half, quarters := range []int{0x44, 0xee} {
+				a.op("VSHUFF32X4", quarters, z(1), z(0), z(4+half))
+				a.op("VSHUFF32X4", quarters, z(3), z(2), z(6+half))
+				a.op("VSHUFF32X4", 0x88, z(6+half), z(4+half), z(8))
+				a.op("VSHUFF32X4", 0xdd, z(6+half), z(4+half), z(9))
+				a.op("VMOVUPS", z(8), at(DI, 256*half+64*i))
+				a.op("VMOVUPS", z(9), at(DI, 256*half+128+64*i))
+			}
+		}
+		a.op("ADDQ", 512, DI)
+		a.op("ADDQ", 64, SI)
+	})
+	a.ret()
+}
+
 // rowArguments begins a function that writes a row in blocks of 16 bytes: DI where, SI
-// the row, CX pairs of blocks, R8 the stride of blocks.
+// the row, CX how often, R8 the stride of blocks.
 func (a *asm) rowArguments(name string) {
-	a.function(name, "(dst unsafe.Pointer, x *float32, pairs, stride int)", 32)
+	a.function(name, "(dst unsafe.Pointer, x *float32, n, stride int)", 32)
 	a.op("MOVQ", "dst+0(FP)", DI)
 	a.op("MOVQ", "x+8(FP)", SI)
-	a.op("MOVQ", "pairs+16(FP)", CX)
+	a.op("MOVQ", "n+16(FP)", CX)
 	a.op("MOVQ", "stride+24(FP)", R8)
 }

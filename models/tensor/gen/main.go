@@ -21,8 +21,10 @@ func families() []family {
 		{"kernel_quant_amd64.s", quantKernels},
 		{"kernel_quant_one_amd64.s", quantOneKernels},
 		{"kernel_tiles_amd64.s", tileKernels},
+		{"kernel_attention_amd64.s", attentionKernels},
 		{"kernel_panels_amd64.s", panelKernels},
 		{"kernel_vectors_amd64.s", vectorKernels},
+		{"kernel_dots_amd64.s", dotKernels},
 	}
 }
 

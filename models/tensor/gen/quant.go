@@ -38,6 +38,8 @@ const (
 	quantTokens
 	quantScratch
 	quantShapes
+	quantNone
+	quantLeft
 )
 
 // A record of activations: 32 bytes, and four words.

@@ -3,18 +3,18 @@ package main
 import "fmt"
 
 // quantTiles writes the kernels of AMX: as those of AVX-512, but the sums of integers
-// are made by the tiles, for 16 tokens at a time and then for those left. They go
-// through memory, and are asked for only when those of the next step are on their way.
+// are made by the tiles, for 16 tokens at a time. They go through memory. While a tile
+// of a step is being made, vectors add what it was made of in the step before: the two
+// take as long as one another, and neither waits.
 type quantTiles struct{ quantWide }
 
-// Tiles: 0 and 1 are sums of two groups and 4 activations of 16 tokens, 2, 3 and 5 the
-// same of those left, 6 and 7 levels. The scratch memory has levels and then, for odd
-// and even steps, sums [token][group][16].
+// Tiles: 0 and 1 are sums of two groups, 4 activations, 6 and 7 levels. The scratch
+// memory has levels and then sums [token][group][16]. CX is the distance of the records
+// of a step to those of the one before, negative; R15 is where a tile's sums lie.
 const (
-	tileTokens   = 16
-	tileSumsRow  = 64 * wideGroups
-	tileSums     = 512 * wideGroups
-	tileSumsStep = 64 * tileSumsRow
+	tileTokens  = 16
+	tileSumsRow = 64 * wideGroups
+	tileSums    = 512 * wideGroups
 )
 
 func (q quantTiles) function() {
@@ -23,113 +23,113 @@ func (q quantTiles) function() {
 	q.configure()
 	q.masks()
 	begins(q.asm, []vec{z(0), z(1)})
-	first := q.newLabel("first")
+	q.op("IMUL3Q", -recordBytes, at(BX, quantTokens), CX)
 	q.steps(q.asm, func() {
-		if !q.bytes {
-			q.op("MOVQ", at(BX, quantScratch), R15)
-			for g := range wideGroups {
-				q.decodeLevels(g)
-				for j := range 8 {
-					q.op("VMOVDQU64", q.level(g, j), at(R15, 512*g+64*j))
-				}
-			}
-		}
-		q.sums()
-		q.op("CMPQ", R13, at(BX, quantSteps))
-		q.op("JEQ", first)
-		q.previous()
-		q.label(first)
+		q.loadLevels()
+		q.tokens(true)
 		for g := range wideGroups {
 			q.decodeScales(g)
 		}
-		q.op("IMUL3Q", recordBytes, at(BX, quantTokens), CX)
-		q.op("ADDQ", CX, SI)
+		q.op("SUBQ", CX, at(BX, quantX))
 	})
 	q.release()
-	q.previous()
+	q.tokens(false)
 	ends(q.asm, []vec{z(0), z(1)})
 }
 
-// scratch brings the address of the sums of this step (0) or the one before (1) into
-// R15: the number of steps left tells them apart.
-func (q quantTiles) scratch(before int) {
-	q.op("MOVQ", R13, R15)
-	q.op("ANDQ", 1, R15)
-	if before == 1 {
-		q.op("XORQ", 1, R15)
-	}
-	q.op("IMUL3Q", tileSumsStep, R15, R15)
-	q.op("ADDQ", at(BX, quantScratch), R15)
-}
-
-// previous adds the sums of the step before.
-func (q quantTiles) previous() {
-	q.op("IMUL3Q", recordBytes, at(BX, quantTokens), CX)
-	q.op("SUBQ", CX, SI)
-	q.scratch(1)
-	tokensLoop(q.asm, wideTokens, 64*wideGroups, func(tokens int) {
-		q.rescale(tokens)
-		q.op("ADDQ", tileSumsRow*tokens, R15)
-	})
-}
-
-// sums writes the sums of integers of a step to the scratch memory.
-func (q quantTiles) sums() {
+// loadLevels brings the levels of a step into tiles.
+func (q quantTiles) loadLevels() {
 	q.op("MOVQ", 64, AX)
-	q.op("MOVQ", DX, R15)
-	if !q.bytes {
-		q.op("MOVQ", at(BX, quantScratch), R15)
-	}
-	q.tileLoad(R15, AX, 6)
 	if q.bytes {
-		q.op("ADDQ", R9, R15)
-	} else {
-		q.op("ADDQ", 512, R15)
-	}
-	q.tileLoad(R15, AX, 7)
-	q.op("MOVQ", SI, DI)
-	q.scratch(0)
-	q.op("ADDQ", tileSums, R15)
-	q.op("MOVQ", at(BX, quantTokens), CX)
-	top, left, done := q.newLabel("tiles"), q.newLabel("left"), q.newLabel("done")
-	q.op("SUBQ", tileTokens, CX)
-	q.op("JLT", left)
-	q.label(top)
-	q.tokenSums(0, 4)
-	q.op("ADDQ", tileTokens*recordBytes, DI)
-	q.op("ADDQ", tileTokens*tileSumsRow-64, R15)
-	q.op("SUBQ", tileTokens, CX)
-	q.op("JGE", top)
-	q.label(left)
-	q.op("CMPQ", CX, -tileTokens)
-	q.op("JEQ", done)
-	q.tokenSums(2, 5)
-	q.label(done)
-}
-
-// tokenSums writes the sums of a tile of tokens.
-func (q quantTiles) tokenSums(sum, activations tile) {
-	q.op("MOVQ", recordBytes, AX)
-	q.tileLoad(DI, AX, activations)
-	for g := range tile(wideGroups) {
-		q.tileZero(sum + g)
-		q.tileMultiplyBytes(6+g, activations, sum+g)
-	}
-	q.op("MOVQ", tileSumsRow, AX)
-	q.tileStore(sum, R15, AX)
-	q.op("ADDQ", 64, R15)
-	q.tileStore(sum+1, R15, AX)
-}
-
-// rescale adds the sums of some tokens.
-func (q quantTiles) rescale(tokens int) {
-	for t := range tokens {
-		q.op("VPBROADCASTD", at(SI, recordBytes*t+q.start(0)), q.activation(t))
 		for g := range wideGroups {
-			q.op("VPADDD", at(R15, tileSums+tileSumsRow*t+64*g), q.activation(t), q.sum(t, g))
+			q.fetchLevels(g)
+		}
+		q.tileLoad(DX, AX, 6)
+		q.op("LEAQ", mem{base: DX, index: R9, scale: 1}, R15)
+		q.tileLoad(R15, AX, 7)
+		return
+	}
+	q.op("MOVQ", at(BX, quantScratch), R15)
+	for g := range wideGroups {
+		q.decodeLevels(g)
+		for j := range 8 {
+			q.op("VMOVDQU64", q.level(g, j), at(R15, 512*g+64*j))
 		}
 	}
-	q.addSums(tokens, 0)
+	q.tileLoad(R15, AX, 6)
+	q.op("ADDQ", 512, R15)
+	q.tileLoad(R15, AX, 7)
+}
+
+// tokens writes the loop over tiles of tokens: the sums of a step, unless the last was
+// the last one, and the sums of the step before, if there was one.
+func (q quantTiles) tokens(sums bool) {
+	q.op("MOVQ", at(BX, quantX), SI)
+	q.op("MOVQ", at(BX, quantSums), DI)
+	q.op("MOVQ", at(BX, quantScratch), R15)
+	q.op("ADDQ", tileSums, R15)
+	q.op("MOVQ", at(BX, quantTokens), AX)
+	q.op("MOVQ", AX, at(BX, quantLeft))
+	top, added := q.newLabel("tiles"), q.newLabel("added")
+	q.label(top)
+	if sums {
+		q.op("MOVQ", recordBytes, AX)
+		q.tileLoad(SI, AX, 4)
+		for g := range tile(wideGroups) {
+			q.tileZero(g)
+			q.tileMultiplyBytes(6+g, 4, g)
+		}
+		q.op("CMPQ", R13, at(BX, quantSteps))
+		q.op("JEQ", added)
+	}
+	for first := 0; first < tileTokens; first += wideTokens {
+		if first > 0 {
+			q.op("CMPQ", at(BX, quantLeft), first)
+			q.op("JLE", added)
+		}
+		q.add(first)
+	}
+	q.label(added)
+	if sums {
+		q.op("MOVQ", tileSumsRow, AX)
+		q.tileStore(0, R15, AX)
+		q.op("ADDQ", 64, R15)
+		q.tileStore(1, R15, AX)
+		q.op("SUBQ", 64, R15)
+	}
+	q.op("ADDQ", tileTokens*tileSumsRow, R15)
+	q.op("ADDQ", tileTokens*recordBytes, SI)
+	q.op("ADDQ", tileTokens*tileSumsRow, DI)
+	q.op("SUBQ", tileTokens, at(BX, quantLeft))
+	q.op("JG", top)
+}
+
+// add adds the sums of the step before of some tokens of the tile, from the first on.
+func (q quantTiles) add(first int) {
+	record := func(token, word int) mem {
+		return mem{base: SI, disp: recordBytes*token + word, index: CX, scale: 1}
+	}
+	for t := range wideTokens {
+		q.op("VPBROADCASTD", record(first+t, q.start(0)), z(2*t))
+		q.op("VBROADCASTSS", record(first+t, recordScale), z(2*t+1))
+		for g := range wideGroups {
+			q.op("VPADDD", at(R15, tileSumsRow*(first+t)+64*g), z(2*t), q.sum(t, g))
+		}
+		if q.affine {
+			q.op("VBROADCASTSS", record(first+t, recordSum), z(8+t))
+		}
+	}
+	for t := range wideTokens {
+		for g := range wideGroups {
+			sum, total := q.sum(t, g), at(DI, tileSumsRow*(first+t)+64*g)
+			q.op("VSUBPS", z(2*t+1), sum, sum)
+			q.op("VFMADD213PS", total, q.scale(g, 0), sum)
+			if q.affine {
+				q.op("VFMADD231PS", z(8+t), q.offset(g), sum)
+			}
+			q.op("VMOVUPS", sum, total)
+		}
+	}
 }
 
 // tileMultiplyBytes adds to c the products of the signed bytes of x with the unsigned

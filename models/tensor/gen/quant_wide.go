@@ -66,10 +66,15 @@ func (q quantWide) masks() {
 
 // decodeLevels brings the levels of a group into registers, and asks for later ones.
 func (q quantWide) decodeLevels(g int) {
+	q.fetchLevels(g)
+	q.unpackLevels(g)
+}
+
+// fetchLevels asks for later levels of a group.
+func (q quantWide) fetchLevels(g int) {
 	for j := range q.levelBytes() / 64 {
 		q.op("PREFETCHT0", q.group(DX, wideAhead+64*j, g))
 	}
-	q.unpackLevels(g)
 }
 
 // unpackLevels brings the levels of a group into registers.
