@@ -22,6 +22,7 @@ type benchCmd struct {
 	GEMM      benchGEMMCmd      `cmd:"" name:"gemm" help:"Measure matrix products."`
 	Attention benchAttentionCmd `cmd:"" help:"Measure attention."`
 	Conv      benchConvCmd      `cmd:"" help:"Measure convolutions."`
+	Image     benchImageCmd     `cmd:"" help:"Measure the networks of a diffusion model."`
 }
 
 // benchFlags say how to measure.

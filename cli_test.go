@@ -37,7 +37,7 @@ func TestTextOnATerminal(t *testing.T) {
 				}
 			}
 			v.clear()
-			v.finish(false)
+			v.finish()
 			if _, got, _ := strings.Cut(screen.String(), "queued …\r\x1b[K"); got != c.want {
 				t.Errorf("behind the status the screen got %q, want %q", got, c.want)
 			}

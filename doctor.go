@@ -18,7 +18,6 @@ import (
 	"github.com/shirou/gopsutil/v4/mem"
 	"golang.org/x/sys/cpu"
 
-	"helicon/generators/text"
 	"helicon/models/hub"
 	"helicon/models/tensor"
 	"helicon/queue"
@@ -174,7 +173,7 @@ func (c *doctorCmd) checkModels() finding {
 	}
 	var usable, broken []string
 	for _, b := range h.Bundles() {
-		if err := text.Check(b); err != nil {
+		if err := checkModel(b); err != nil {
 			broken = append(broken, fmt.Sprintf("%s (%v)", b.ID, err))
 			continue
 		}

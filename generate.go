@@ -23,7 +23,8 @@ import (
 
 // generateCmd groups the commands that make something.
 type generateCmd struct {
-	Text generateTextCmd `cmd:"" help:"Write text from a prompt."`
+	Text  generateTextCmd  `cmd:"" help:"Write text from a prompt."`
+	Image generateImageCmd `cmd:"" help:"Make pictures from a prompt, or from another picture."`
 }
 
 // clientFlags say which server makes it.
@@ -67,7 +68,7 @@ func (c *generateTextCmd) Run(ctx context.Context, env *environment) error {
 		return err
 	}
 	return c.withServer(ctx, env, func(ctx context.Context, server *client) error {
-		return runJob(ctx, env, server, job, c.JSON)
+		return runJob(ctx, server, job, newTextView(env, c.JSON))
 	})
 }
 
@@ -195,7 +196,7 @@ func (f clientFlags) inProcess(ctx context.Context, env *environment, use func(c
 		return err
 	}
 	defer closeQueue()
-	g, err := gateway.New(gateway.Config{Queue: q, Log: env.warnings})
+	g, err := gateway.New(gateway.Config{Queue: q, Log: env.warnings, Inspect: inspect})
 	if err != nil {
 		return err
 	}
@@ -203,7 +204,7 @@ func (f clientFlags) inProcess(ctx context.Context, env *environment, use func(c
 	if err != nil {
 		return err
 	}
-	e, err := f.open(ctx, env.warnings, q)
+	e, err := f.open(ctx, env.warnings, q, modalities)
 	if err != nil {
 		listener.Close()
 		return err
@@ -231,14 +232,21 @@ func unavailable(err error) error {
 	return err
 }
 
+// jobView shows a job.
+type jobView interface {
+	show(*queue.Event) error // what an event adds
+	clear()                  // removes what changes on the screen
+	cut()                    // ends what will not be finished
+	finish() error           // shows the end of the job and returns its failure
+}
+
 // runJob submits a job and shows it until it ends. When ctx ends first it cancels
 // the job.
-func runJob(ctx context.Context, env *environment, server *client, s *submission, asJSON bool) error {
+func runJob(ctx context.Context, server *client, s *submission, view jobView) error {
 	job, err := server.submit(ctx, s)
 	if err != nil {
 		return describe(err)
 	}
-	view := &view{out: env.stdout, status: env.stderr, live: isTerminal(env.stderr) && !asJSON, quiet: asJSON}
 	err = server.follow(ctx, job.ID, view.show)
 	view.clear()
 	if ctx.Err() != nil {
@@ -254,7 +262,7 @@ func runJob(ctx context.Context, env *environment, server *client, s *submission
 		view.cut()
 		return describe(err)
 	}
-	return view.finish(asJSON)
+	return view.finish()
 }
 
 // describe writes the fields of a problem that its sentence does not tell under it.
@@ -272,15 +280,19 @@ func describe(err error) error {
 	return errors.New(text)
 }
 
-// view prints a job as its events arrive.
+// view prints a text as its events arrive.
 type view struct {
 	out     io.Writer
 	status  io.Writer
 	live    bool // status is a terminal: show a line that changes
 	waiting bool // that line is there
-	quiet   bool // only the last job counts
+	asJSON  bool // only the last job counts
 	written int  // bytes of text printed
 	job     *queue.Job
+}
+
+func newTextView(env *environment, asJSON bool) *view {
+	return &view{out: env.stdout, status: env.stderr, live: isTerminal(env.stderr) && !asJSON, asJSON: asJSON}
 }
 
 func (v *view) show(e *queue.Event) error {
@@ -291,7 +303,7 @@ func (v *view) show(e *queue.Event) error {
 		fmt.Fprint(v.status, "\r\x1b[Kqueued …")
 		v.waiting = true
 	}
-	if e.Delta == nil || e.Delta.Choice != 0 || v.quiet {
+	if e.Delta == nil || e.Delta.Choice != 0 || v.asJSON {
 		return nil
 	}
 	// A job that was begun anew repeats what is printed already.
@@ -321,11 +333,9 @@ func (v *view) cut() {
 }
 
 // finish prints the end of the job and returns its failure.
-func (v *view) finish(asJSON bool) error {
-	if asJSON {
-		encoder := json.NewEncoder(v.out)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(v.job); err != nil {
+func (v *view) finish() error {
+	if v.asJSON {
+		if err := indented(v.out, v.job); err != nil {
 			return err
 		}
 	} else if v.job.Result != nil {
@@ -333,15 +343,30 @@ func (v *view) finish(asJSON bool) error {
 	} else {
 		v.cut()
 	}
-	switch v.job.State {
-	case queue.Failed:
-		return &exitError{status: exitFailed, err: describe(v.job.Problem)}
-	case queue.Canceled:
-		return &exitError{status: exitFailed, err: errors.New("the job was canceled")}
+	if err := failure(v.job); err != nil {
+		return err
 	}
 	if u := v.job.Result.Usage; v.live && u != nil && v.job.Started != nil && v.job.Finished != nil {
 		seconds := v.job.Finished.Sub(*v.job.Started).Seconds()
 		fmt.Fprintf(v.status, "%d tokens in %.1f s, seed %d\n", u.OutputTokens, seconds, v.job.Seed)
+	}
+	return nil
+}
+
+// indented prints a value as JSON.
+func indented(w io.Writer, value any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(value)
+}
+
+// failure is the error of a job that has ended without success.
+func failure(job *queue.Job) error {
+	switch job.State {
+	case queue.Failed:
+		return &exitError{status: exitFailed, err: describe(job.Problem)}
+	case queue.Canceled:
+		return &exitError{status: exitFailed, err: errors.New("the job was canceled")}
 	}
 	return nil
 }

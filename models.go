@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"helicon/generators/image"
 	"helicon/generators/text"
 	"helicon/models/hub"
 )
@@ -51,10 +51,18 @@ func viewBundle(b *hub.Bundle) bundleView {
 		ID: b.ID, Architectures: b.Architectures, Parameters: b.Parameters, Bytes: b.Bytes, Type: b.Type,
 		Context: b.Context, Licence: b.Licence, Source: b.Source,
 	}
-	if err := text.Check(b); err != nil {
+	if err := checkModel(b); err != nil {
 		v.Problem = err.Error()
 	}
 	return v
+}
+
+// checkModel says why a model cannot be used.
+func checkModel(b *hub.Bundle) error {
+	if image.Serves(b) {
+		return image.Check(b)
+	}
+	return text.Check(b)
 }
 
 type listModelsCmd struct{ modelsFlags }
@@ -84,8 +92,8 @@ func (c *listModelsCmd) table(env *environment, views []bundleView) {
 		if v.Problem != "" {
 			continue
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", v.ID, strings.Join(v.Architectures, ","),
-			humanize.SIWithDigits(float64(v.Parameters), 1, ""), v.Type, humanize.Bytes(uint64(v.Bytes)), v.Context, v.Licence, v.Source)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.ID, strings.Join(v.Architectures, ","),
+			humanize.SIWithDigits(float64(v.Parameters), 1, ""), v.Type, humanize.Bytes(uint64(v.Bytes)), window(v.Context, ""), v.Licence, v.Source)
 	}
 	table.Flush()
 	for _, v := range views {
@@ -120,8 +128,8 @@ func (c *modelInfoCmd) Run(ctx context.Context, env *environment) error {
 	if c.JSON {
 		return printJSON(env, v)
 	}
-	fmt.Fprintf(env.stdout, "%s\n  architecture  %s\n  parameters    %s\n  type          %s\n  size          %s\n  context       %d tokens\n  licence       %s\n  source        %s\n  digest        %s\n",
-		v.ID, strings.Join(v.Architectures, ", "), humanize.Comma(v.Parameters), v.Type, humanize.Bytes(uint64(v.Bytes)), v.Context, v.Licence, v.Source, v.Digest)
+	fmt.Fprintf(env.stdout, "%s\n  architecture  %s\n  parameters    %s\n  type          %s\n  size          %s\n  context       %s\n  licence       %s\n  source        %s\n  digest        %s\n",
+		v.ID, strings.Join(v.Architectures, ", "), humanize.Comma(v.Parameters), v.Type, humanize.Bytes(uint64(v.Bytes)), window(v.Context, " tokens"), v.Licence, v.Source, v.Digest)
 	if v.Problem != "" {
 		fmt.Fprintf(env.stdout, "  unusable      %s\n", v.Problem)
 	}
@@ -131,8 +139,14 @@ func (c *modelInfoCmd) Run(ctx context.Context, env *environment) error {
 	return nil
 }
 
+// window writes how many tokens a model reads, where that is limited.
+func window(tokens int, unit string) string {
+	if tokens == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d%s", tokens, unit)
+}
+
 func printJSON(env *environment, value any) error {
-	encoder := json.NewEncoder(env.stdout)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(value)
+	return indented(env.stdout, value)
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -34,9 +35,9 @@ func (g *Gateway) upload(c *gin.Context) error {
 	}
 	var stored queue.Artifact
 	if declared == "multipart/form-data" {
-		stored, err = g.storeForm(c, multipart.NewReader(r.Body, params["boundary"]))
+		stored, err = g.storeForm(c.Request.Context(), multipart.NewReader(r.Body, params["boundary"]))
 	} else {
-		stored, err = g.store(c, r.Body, declared, disposition(r.Header.Get("Content-Disposition")))
+		stored, err = g.store(c.Request.Context(), r.Body, declared, disposition(r.Header.Get("Content-Disposition")))
 	}
 	if err != nil {
 		return err
@@ -47,7 +48,7 @@ func (g *Gateway) upload(c *gin.Context) error {
 }
 
 // storeForm stores the one file of a form.
-func (g *Gateway) storeForm(c *gin.Context, form *multipart.Reader) (stored queue.Artifact, err error) {
+func (g *Gateway) storeForm(ctx context.Context, form *multipart.Reader) (stored queue.Artifact, err error) {
 	found := false
 	for {
 		part, err := form.NextPart()
@@ -67,7 +68,7 @@ func (g *Gateway) storeForm(c *gin.Context, form *multipart.Reader) (stored queu
 		if err != nil {
 			declared = "" // browsers leave it out for kinds that they do not know
 		}
-		if stored, err = g.store(c, part, declared, part.FileName()); err != nil {
+		if stored, err = g.store(ctx, part, declared, part.FileName()); err != nil {
 			return stored, err
 		}
 		found = true
@@ -78,7 +79,7 @@ func (g *Gateway) storeForm(c *gin.Context, form *multipart.Reader) (stored queu
 const sniffed = 512
 
 // store stores the bytes of one file.
-func (g *Gateway) store(c *gin.Context, file io.Reader, declared, name string) (queue.Artifact, error) {
+func (g *Gateway) store(ctx context.Context, file io.Reader, declared, name string) (queue.Artifact, error) {
 	in := &source{Reader: bufio.NewReaderSize(file, sniffed)}
 	head, err := in.Reader.(*bufio.Reader).Peek(sniffed)
 	if err != nil && err != io.EOF {
@@ -87,7 +88,7 @@ func (g *Gateway) store(c *gin.Context, file io.Reader, declared, name string) (
 	if len(head) == 0 {
 		return queue.Artifact{}, queue.Problemf("invalid_request", "The upload is empty.")
 	}
-	stored, err := g.queue.PutArtifact(c.Request.Context(), in, g.config.MaxUpload,
+	stored, err := g.queue.PutArtifact(ctx, in, g.config.MaxUpload,
 		queue.Artifact{MediaType: mediaType(head, declared), Name: cleanName(name)})
 	if in.err != nil {
 		return stored, broken(in.err)

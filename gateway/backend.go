@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"io"
 	"iter"
 	"net/http"
 	"time"
@@ -44,6 +45,16 @@ func (b backend) Digest(ctx context.Context, model string) string {
 		return m.Digest
 	}
 	return ""
+}
+
+// Store keeps a file that is part of a request, by the rules for uploads.
+func (b backend) Store(ctx context.Context, file io.Reader, declared, name string) (queue.Artifact, error) {
+	return b.g.store(ctx, file, declared, name)
+}
+
+// Artifact opens a stored file.
+func (b backend) Artifact(ctx context.Context, digest string) (queue.Artifact, io.ReadSeekCloser, error) {
+	return b.g.queue.Artifact(ctx, digest)
 }
 
 // Explain returns what an error means to a client.

@@ -155,7 +155,7 @@ func catalogue(workers []queue.Worker) []*model {
 			known := byID[m.ID]
 			if known == nil {
 				known = &model{Model: m, Object: "model", OwnedBy: "helicon"}
-				known.Tasks = nil
+				known.Tasks = []string{} // a model may only change or steer others
 				byID[m.ID] = known
 				list = append(list, known)
 			}

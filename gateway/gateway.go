@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -29,6 +30,11 @@ type Config struct {
 	Queue  *queue.Queue
 	Studio fs.FS        // files served at /; nil: none
 	Log    *slog.Logger // nil: nothing is logged
+
+	// Inspect tells what the bytes of a file say about it beside their kind: size, and what
+	// made it. nil: nothing is known of files. An error that a client may see is a
+	// *queue.Problem.
+	Inspect func(content io.Reader, about queue.Artifact) (Facts, error)
 
 	// Hosts are names by which clients may call the server beside localhost and IP
 	// addresses; "*" admits every name. Other names are refused, so that a web site
@@ -140,6 +146,7 @@ func (g *Gateway) routes() *gin.Engine {
 	handle("GET", "/v1/events", g.allEvents)
 	handle("POST", "/v1/uploads", g.upload)
 	read("/v1/artifacts/:sha256", g.artifact)
+	read("/v1/artifacts/:sha256/info", g.artifactInfo)
 	read("/v1/tasks", g.listTasks)
 	read("/v1/models", g.listModels)
 	read("/v1/models/*id", g.showModel)
@@ -148,7 +155,14 @@ func (g *Gateway) routes() *gin.Engine {
 	read("/readyz", g.readyz)
 	for path, h := range openai.New(backend{g}).Routes() {
 		handle("POST", path, func(c *gin.Context) error {
-			c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, g.maxBody())
+			limit := g.maxBody()
+			if openai.Uploads(path) {
+				limit = openai.MaxFiles*g.config.MaxUpload + limit
+			}
+			c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, limit)
+			if openai.Uploads(path) {
+				c.Request.Body = &patientReader{ReadCloser: c.Request.Body, control: http.NewResponseController(c.Writer)}
+			}
 			return h(c.Writer, c.Request)
 		})
 	}

@@ -130,6 +130,8 @@ func words(e jsonschema.ErrorKind) string {
 		return fmt.Sprintf("want %s, got %d", plural("at least", k.Want, "item"), k.Got)
 	case *kind.MaxItems:
 		return fmt.Sprintf("want %s, got %d", plural("at most", k.Want, "item"), k.Got)
+	case *kind.MultipleOf:
+		return fmt.Sprintf("want a multiple of %s, got %s", decimal(k.Want), decimal(k.Got))
 	case *kind.Enum:
 		return "want one of " + choices(k.Want)
 	case *kind.Const:

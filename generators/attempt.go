@@ -1,6 +1,7 @@
 package generators
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,7 +77,7 @@ func (a *attempt) run(ctx contexts, held context.Context) (result *queue.Result,
 		return nil, err
 	}
 	if job.Model == "" {
-		job.Model = need.Model.Key // from here on the job names what it runs on
+		job.Model = cmp.Or(need.Model.ID, need.Model.Key) // from here on the job names what it runs on
 	}
 	free, err := a.admit(ctx, held, need)
 	if err != nil {

@@ -47,10 +47,17 @@ type Output interface {
 	Progress(step, total int)
 	// Delta adds text to one choice, at the offset that the delta states.
 	Delta(d queue.Delta)
+	// Preview shows what the running step has made so far, as a data URL of a small picture
+	// of at most MaxPreview bytes; a longer one is left out. Of several that a watcher
+	// would see at once, the last one stays.
+	Preview(url string)
 	// Artifact stores the bytes of r under their digest, waiting for the message server
 	// if need be, announces them, and returns the description for the result.
 	Artifact(ctx context.Context, r io.ReadSeeker, about queue.Artifact) (queue.Artifact, error)
 }
+
+// MaxPreview is the length of a preview's data URL at most.
+const MaxPreview = 32 << 10
 
 // Need is what a job takes while it runs.
 type Need struct {
@@ -60,8 +67,9 @@ type Need struct {
 
 // Footprint names a model that takes memory while it is loaded.
 type Footprint struct {
-	Key   string // the model's id, unique among the generators that share a Memory
+	Key   string // unique among the generators that share a Memory; the model's id, unless ID is set
 	Bytes int64
+	ID    string // the model's id where Key says more, such as what is merged into it
 }
 
 // transientError marks an error as worth another attempt.

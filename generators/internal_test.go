@@ -2,6 +2,8 @@ package generators
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +56,29 @@ func TestTransient(t *testing.T) {
 	cause := errors.New("cause")
 	if err := Transient(cause); !IsTransient(err) || !errors.Is(err, cause) || err.Error() != "cause" || IsTransient(cause) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestPreviews checks that of previews which come faster than events go out the last one
+// stays, with its progress, and that one behind an artifact has an event of its own.
+func TestPreviews(t *testing.T) {
+	t.Parallel()
+	o := &output{wake: make(chan struct{}, 1), log: slog.New(slog.DiscardHandler)}
+	for i := range 3 {
+		o.Progress(i+1, 6)
+		o.Preview(fmt.Sprintf("data:%d", i))
+	}
+	o.Preview(strings.Repeat("x", MaxPreview+1))
+	o.add(queue.Event{Type: queue.EventArtifact, Artifact: &queue.Artifact{}})
+	o.Preview("data:next")
+	if len(o.pending) != 3 {
+		t.Fatalf("%d events, want 3", len(o.pending))
+	}
+	if e := o.pending[0]; e.Preview != "data:2" || e.Progress.Step != 3 || e.Type != queue.EventProgress {
+		t.Errorf("event %+v, want the last preview", e)
+	}
+	if e := o.pending[2]; e.Preview != "data:next" || e.Progress == nil || e.Progress.Step != 3 {
+		t.Errorf("event %+v, want the preview with the progress so far", e)
 	}
 }
 

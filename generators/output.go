@@ -30,6 +30,7 @@ type output struct {
 	pending []queue.Event
 	first   time.Time // of the first Progress
 	from    int       // its step
+	now     queue.Progress
 }
 
 // Limits of the record of one job.
@@ -154,11 +155,28 @@ func (o *output) Progress(step, total int) {
 	case step > o.from && step < total:
 		p.ETA = now.Sub(o.first).Seconds() / float64(step-o.from) * float64(total-step)
 	}
+	o.now = *p
 	if last := o.last(); last != nil && last.Artifact == nil {
 		last.Progress = p
 		return
 	}
 	o.add(queue.Event{Type: queue.EventProgress, Progress: p})
+}
+
+// Preview implements Output. Its event has the progress that it shows.
+func (o *output) Preview(url string) {
+	if len(url) > MaxPreview {
+		o.log.Warn("a preview is too long and left out", "bytes", len(url))
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if last := o.last(); last != nil && last.Artifact == nil {
+		last.Preview = url
+		return
+	}
+	now := o.now
+	o.add(queue.Event{Type: queue.EventProgress, Progress: &now, Preview: url})
 }
 
 // Delta implements Output.

@@ -21,15 +21,16 @@ import (
 // server is the whole of Helicon in a process of its own: gateway, queue, worker.
 type server struct {
 	binary, data string
+	args         []string // of serve, beside where it listens and keeps its data
 	addr         string
 	process      *exec.Cmd
 	log          *bytes.Buffer
 }
 
-// buildServer compiles the command.
-func buildServer(t *testing.T) *server {
+// buildServer compiles the command, to be run with so many arguments.
+func buildServer(t *testing.T, args ...string) *server {
 	t.Helper()
-	s := &server{binary: filepath.Join(t.TempDir(), "helicon"), data: t.TempDir(), addr: "127.0.0.1:0"}
+	s := &server{binary: filepath.Join(t.TempDir(), "helicon"), data: t.TempDir(), args: args, addr: "127.0.0.1:0"}
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", s.binary, "helicon")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
@@ -47,13 +48,12 @@ func buildServer(t *testing.T) *server {
 
 var address = regexp.MustCompile(`http://(127\.0\.0\.1:\d+)`)
 
-// start runs the server with its data, at the address it had before if any, one job
-// at a time on one core without vector instructions, so that a text takes its time
-// everywhere, and returns once it listens.
+// start runs the server with its data, at the address it had before if any, and returns
+// once it listens.
 func (s *server) start(t *testing.T) {
 	t.Helper()
 	s.log = new(bytes.Buffer)
-	s.process = exec.Command(s.binary, "serve", "--addr", s.addr, "--data", s.data, "--threads", "1", "--cpu", "generic", "--slots", "1")
+	s.process = exec.Command(s.binary, append([]string{"serve", "--addr", s.addr, "--data", s.data}, s.args...)...)
 	s.process.Stderr = s.log
 	stdout, err := s.process.StdoutPipe()
 	if err != nil {

@@ -38,7 +38,8 @@ type studio struct {
 func TestStudio(t *testing.T) {
 	t.Parallel()
 	chromium := findChromium(t)
-	srv := buildServer(t)
+	// One job at a time on one core without vector instructions: a text takes its time.
+	srv := buildServer(t, "--threads", "1", "--cpu", "generic", "--slots", "1")
 	srv.start(t)
 	if !srv.serves(t, "text.complete") {
 		unavailable(t, "the server has no model for text.complete")

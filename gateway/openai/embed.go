@@ -84,13 +84,7 @@ func (a *API) embed(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("X-Helicon-Job", job.ID)
 	answer, err := a.embedded(ctx, job.ID, &request)
 	if err != nil {
-		if stopping := ctx.Err() != nil && r.Context().Err() == nil; stopping {
-			return context.Cause(ctx)
-		}
-		if r.Header.Get("Idempotency-Key") == "" {
-			a.abandon(r, []*queue.Job{job})
-		}
-		return err
+		return a.conclude(ctx, r, []*queue.Job{job}, err)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	text, err = encode(answer)

@@ -1,6 +1,7 @@
-// Package openai serves the routes of OpenAI's API that write and embed text. Each is a
-// translation: a request becomes jobs of text.chat, text.complete or text.embed, and
-// their events and results become OpenAI's chunks, completions and embeddings, as the
+// Package openai serves the routes of OpenAI's API that write and embed text and make
+// pictures. Each is a translation: a request becomes jobs of text.chat, text.complete,
+// text.embed, image.generate, image.edit, image.inpaint or image.variation, and their events
+// and results become OpenAI's chunks, completions, embeddings and pictures, as the
 // specification 2.3.0 gives them. What a route cannot honour it refuses by name.
 package openai
 
@@ -8,6 +9,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"net/http"
 	"slices"
@@ -30,6 +32,11 @@ type Backend interface {
 	Cancel(ctx context.Context, id string) error
 	// Digest returns the digest of a model, or "" if it is not known.
 	Digest(ctx context.Context, model string) string
+	// Store keeps a file that is part of a request. declared is the media type that the
+	// client gives it, or "".
+	Store(ctx context.Context, file io.Reader, declared, name string) (queue.Artifact, error)
+	// Artifact opens a stored file.
+	Artifact(ctx context.Context, digest string) (queue.Artifact, io.ReadSeekCloser, error)
 	// Explain returns the status and the problem that an error means to a client.
 	Explain(err error) (status int, problem *queue.Problem)
 	// Sender returns a function that sends to the client at once.
@@ -52,8 +59,11 @@ const (
 
 // Owns reports whether a path is one of this package's routes.
 func Owns(path string) bool {
-	return path == chatPath || path == completionPath || path == embeddingPath
+	return path == chatPath || path == completionPath || path == embeddingPath || path == generationPath || Uploads(path)
 }
+
+// Uploads reports whether a path is a route whose requests carry files.
+func Uploads(path string) bool { return path == editPath || path == variationPath }
 
 // Routes returns the handlers of the POST routes by path. A handler returns the error
 // to answer with, if it has not begun to answer.
@@ -62,6 +72,9 @@ func (a *API) Routes() map[string]func(http.ResponseWriter, *http.Request) error
 		chatPath:       a.chat,
 		completionPath: a.complete,
 		embeddingPath:  a.embed,
+		generationPath: a.generatePictures,
+		editPath:       a.editPicture,
+		variationPath:  a.varyPicture,
 	}
 }
 

@@ -60,6 +60,12 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, c *call) error {
 	} else {
 		err = a.whole(ctx, w, c, jobs)
 	}
+	return a.conclude(ctx, r, jobs, err)
+}
+
+// conclude ends a request whose jobs were answered for, or could not be: it returns the
+// error that is left to answer with.
+func (a *API) conclude(ctx context.Context, r *http.Request, jobs []*queue.Job, err error) error {
 	if err == nil {
 		return nil
 	}

@@ -59,6 +59,8 @@ func (r *recorder) Delta(d queue.Delta) {
 	}
 }
 
+func (r *recorder) Preview(string) {}
+
 func (r *recorder) Artifact(context.Context, io.ReadSeeker, queue.Artifact) (queue.Artifact, error) {
 	return queue.Artifact{}, errors.New("text makes no artifacts")
 }

@@ -41,6 +41,8 @@ func (b *Bundle) describe() error {
 	}
 	if missing := b.readConfig(name); errors.Is(missing, fs.ErrNotExist) && len(ggufModels(b.Files)) > 0 {
 		return unreadable(err) // a GGUF file needs no other description
+	} else if errors.Is(missing, fs.ErrNotExist) {
+		return b.readSingle(fmt.Errorf("%s: %w", name, missing))
 	} else if missing != nil {
 		return fmt.Errorf("%s: %w", name, missing)
 	}
@@ -80,6 +82,9 @@ func (b *Bundle) add(h *weights.Header) {
 // readGGUF reads what a GGUF file says of itself.
 func (b *Bundle) readGGUF(h *weights.Header) error {
 	arch, err := h.Metadata.String("general.architecture")
+	if class, unknown := classOf(h); unknown == nil { // a diffusion model, which need not name itself
+		arch, err = class, nil
+	}
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,11 @@
 // Package hub finds model bundles: folders in the layout of a Hugging Face repository,
-// some embedded in the binary, others in a folder of the user's, and GGUF files, alone in
-// a folder of their own or beside others. It describes them from their small files and
+// some embedded in the binary, others in a folder of the user's, and single files that are
+// whole models (GGUF, or a checkpoint of Stable Diffusion, a LoRA, an upscaler), alone in a
+// folder of their own or beside others. It describes them from their small files and
 // headers; loading is the business of the packages that know the networks.
 //
-// A bundle's id is its path below the models folder, "name" or "owner/name"; that of a GGUF
-// file beside others is the path of the file without the ending, "name", "owner/name" or
+// A bundle's id is its path below the models folder, "name" or "owner/name"; that of a
+// single file beside others is the path of the file without the ending, "name", "owner/name" or
 // "owner/name/file". The folder belongs to whoever runs Helicon, so links in it are
 // followed, wherever they lead; ids are looked up among the bundles found and never become
 // paths.
@@ -198,18 +199,25 @@ func (s *scan) folder(fsys fs.FS, id, source string) bool {
 	return true
 }
 
-// loose takes in the models that are GGUF files in a folder which is no bundle itself.
+// loose takes in the models that are single files in a folder which is no bundle itself.
 func (s *scan) loose(fsys fs.FS, dir string, source func(id string) string) {
 	files, err := fs.Sub(fsys, dir)
 	if err != nil {
 		return
 	}
-	for _, first := range ggufModels(files) {
-		name := strings.TrimSuffix(first, ".gguf")
+	singles, err := Checkpoints(files)
+	if err != nil {
+		return
+	}
+	for _, first := range append(ggufModels(files), singles...) {
+		name := strings.TrimSuffix(first, path.Ext(first))
 		if prefix, _, _, ok := weights.SplitName(first); ok {
 			name = prefix
 		}
 		id := path.Join(dir, name)
+		if s.found[id] != nil { // of the same name but another ending, or a folder
+			id = path.Join(dir, first)
+		}
 		one := OneFile(files, first)
 		if fingerprint, is, err := look(one); err == nil && is {
 			s.found[id] = s.bundle(id, source(path.Join(dir, first)), one, fingerprint)
@@ -246,15 +254,15 @@ func (s *scan) bundle(id, source string, files fs.FS, fingerprint string) *Bundl
 }
 
 // look tells whether a folder is, or means to be, a bundle: it has a description or
-// weights at its top, and these are not several models in GGUF files, each of which is a
-// bundle. The fingerprint changes whenever one of its files does.
+// weights at its top, and these are not several models, each a file of its own, which are
+// bundles each. The fingerprint changes whenever one of its files does.
 func look(files fs.FS) (fingerprint string, is bool, err error) {
 	entries, err := fs.ReadDir(files, ".")
 	if err != nil {
 		return "", false, err
 	}
 	var b strings.Builder
-	described := false
+	described, singles := false, 0
 	for _, e := range entries {
 		info, err := fs.Stat(files, e.Name())
 		if err != nil || info.IsDir() {
@@ -264,10 +272,15 @@ func look(files fs.FS) (fingerprint string, is bool, err error) {
 		switch {
 		case e.Name() == configFile:
 			described = true
-		case e.Name() == pipelineFile, weights.FormatOf(e.Name()) == weights.Safetensors:
+		case e.Name() == pipelineFile, strings.HasSuffix(e.Name(), ".safetensors.index.json"):
 			is = true
+		case single(e.Name()):
+			singles++
 		}
 	}
 	models := len(ggufModels(files))
-	return b.String(), is || models == 1 || described && models == 0, nil
+	if singles > 0 && models == 0 {
+		is = is || described || singles == 1
+	}
+	return b.String(), is || models == 1 && singles == 0 || described && models == 0, nil
 }

@@ -3,15 +3,18 @@ package hub
 import (
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
+	"strings"
 
 	"helicon/models/weights"
 )
 
-// OneFile returns the part of a folder that is one GGUF model, given its file or the first
-// of the files that it is split into: what a bundle of that model alone would be.
+// OneFile returns the part of a folder that is one model, given its file or the first of
+// the GGUF files that it is split into: what a bundle of that model alone would be. A file
+// of settings beside it that has its name is part of it.
 func OneFile(folder fs.FS, first string) fs.FS {
-	names := []string{first}
+	names := []string{first, strings.TrimSuffix(first, path.Ext(first)) + ".yaml"}
 	if prefix, part, parts, ok := weights.SplitName(first); ok && part == 1 {
 		names = names[:0]
 		for i := range parts {

@@ -16,10 +16,14 @@ export function announce(text) {
 
 /** Says how a job ended. */
 export function announceEnd(job) {
-  if (job.state === 'succeeded') announce(t('announce.done', { n: number(job.result?.usage?.output_tokens ?? 0) }));
+  if (job.state === 'succeeded') announce(done(job.result ?? {}));
   if (job.state === 'failed') announce(t('announce.failed', { detail: job.problem?.detail }));
   if (job.state === 'canceled') announce(t('announce.canceled'));
 }
+
+const done = ({ artifacts, usage }) => (artifacts?.length > 0
+  ? t('announce.done.pictures', { n: number(artifacts.length) })
+  : t('announce.done', { n: number(usage?.output_tokens ?? 0) }));
 
 /** Where the last whole sentence of text ends, or from if none does behind it. */
 export function sentenceEnd(text, from) {

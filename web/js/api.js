@@ -28,13 +28,15 @@ export async function problemOf(response) {
   }
 }
 
+// A body that is a Blob is sent as it is, any other as JSON.
 async function request(method, path, { body, headers = {}, signal } = {}) {
+  const plain = body === undefined || body instanceof Blob;
   let response;
   try {
     response = await fetch(path, {
       method,
-      headers: body === undefined ? headers : { 'Content-Type': 'application/json', ...headers },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      headers: plain ? headers : { 'Content-Type': 'application/json', ...headers },
+      body: plain ? body : JSON.stringify(body),
       signal,
     });
   } catch (cause) {
@@ -48,12 +50,30 @@ async function request(method, path, { body, headers = {}, signal } = {}) {
 /** Path of a job, with a verb or the events behind it. */
 export const jobPath = (id, verb) => `/v1/jobs/${encodeURIComponent(id)}${verb ? `/${verb}` : ''}`;
 
+/** Path of an artifact's bytes. */
+export const artifactPath = (sha256) => `/v1/artifacts/${encodeURIComponent(sha256)}`;
+
 export const tasks = async () => (await request('GET', '/v1/tasks')).data;
 export const models = async () => (await request('GET', '/v1/models')).data;
 export const job = (id) => request('GET', jobPath(id));
 export const cancel = (id) => request('POST', jobPath(id, 'cancel'));
 export const retry = (id) => request('POST', jobPath(id, 'retry'));
 export const remove = (id) => request('DELETE', jobPath(id));
+
+/** What can be told of an artifact: size, and how it was made if the file says so. */
+export const artifactInfo = (sha256) => request('GET', `${artifactPath(sha256)}/info`);
+
+/** Stores a file and returns the artifact: {sha256, media_type, size, name, url}. */
+export const upload = (blob, name) => request('POST', '/v1/uploads', {
+  body: blob,
+  headers: {
+    'Content-Type': blob.type || 'application/octet-stream',
+    'Content-Disposition': `attachment; filename*=UTF-8''${encoded(name || 'picture')}`,
+  },
+});
+
+// RFC 5987 wants some characters encoded that encodeURIComponent leaves as they are.
+const encoded = (name) => encodeURIComponent(name).replace(/['()*]/g, (c) => `%${c.charCodeAt(0).toString(16)}`);
 
 /** One page of jobs, newest first: {data, has_more, next}. */
 export function jobs({ state, after, limit = 30 } = {}) {

@@ -1,5 +1,5 @@
 // Prompts to begin with, for someone who sees the studio for the first time. They
-// ask for what the embedded model can do: children's stories and classical verse.
+// ask for what the embedded models can do: children's stories, classical verse, stickers.
 
 const examples = {
   'text.complete': {
@@ -12,6 +12,18 @@ const examples = {
       '床前明月光',
       '春风又绿江南岸，',
       'One day, a small dragon was afraid of fire.',
+    ],
+  },
+  'image.generate': {
+    en: [
+      'A red apple, 3D glossy, on a blue background',
+      'A purple cat sticker, flat',
+      '火箭，像素画',
+    ],
+    zh: [
+      '红苹果，3D 光泽，蓝色背景',
+      '紫色的猫，扁平风格',
+      'A rocket, pixel art',
     ],
   },
   'text.chat': {

@@ -2,18 +2,29 @@
 // to the task's input. Pure: the elements draw what is described here.
 
 /** Inputs that have a place of their own in the studio, or are for programs, and are no parameter. */
-const principal = new Set(['prompt', 'messages', 'tools', 'tool_choice', 'parallel_tool_calls']);
+const principal = new Set(['prompt', 'messages', 'tools', 'tool_choice', 'parallel_tool_calls', 'image', 'mask', 'mask_mode', 'preview']);
 
 /**
  * Describes the parameters of a schema as fields:
  * {name, kind, title, description, initial, min, max, above, step, options}.
  * kind is number, integer, boolean, choice, lines, text or json; above says that min
- * itself is excluded; initial is the schema's default.
+ * itself is excluded; initial is the schema's default. An object whose members are all
+ * numbers, truth values or choices is a field for each of them, named pad.left and so on.
  */
 export function fieldsOf(schema) {
   return Object.entries(schema.properties ?? {})
     .filter(([name]) => !principal.has(name))
-    .map(([name, property]) => fieldOf(name, resolve(property, schema)));
+    .flatMap(([name, property]) => fieldsAt(name, resolve(property, schema), schema));
+}
+
+const single = new Set(['number', 'integer', 'boolean', 'choice']);
+
+function fieldsAt(name, property, schema) {
+  const members = Object.entries(property.properties ?? {})
+    .map(([member, inner]) => fieldOf(`${name}.${member}`, resolve(inner, schema)));
+  if (members.length === 0 || !members.every(({ kind }) => single.has(kind))) return [fieldOf(name, property)];
+  const group = property.title ?? spoken(name);
+  return members.map((member) => ({ ...member, title: `${group}: ${member.title.toLowerCase()}` }));
 }
 
 function fieldOf(name, property) {
@@ -21,7 +32,7 @@ function fieldOf(name, property) {
   const field = {
     name,
     kind,
-    title: property.title ?? spoken(name),
+    title: property.title ?? spoken(name.slice(name.indexOf('.') + 1)),
     description: property.description ?? '',
     initial: property.default,
   };
@@ -126,27 +137,33 @@ export function readFields(fields, texts) {
   for (const field of fields) {
     const { value, fault } = fromText(field, texts[field.name] ?? '');
     if (fault) faults[field.name] = fault;
-    else if (value !== undefined) input[field.name] = value;
+    else if (value !== undefined) put(input, field.name.split('.'), value);
   }
   return { input, faults };
+}
+
+function put(input, [name, ...rest], value) {
+  if (rest.length === 0) input[name] = value;
+  else put(input[name] ??= {}, rest, value);
 }
 
 /** Texts of the fields that a job's input had set. */
 export function textsOf(fields, input) {
   const texts = {};
   for (const field of fields) {
-    if (input[field.name] !== undefined) texts[field.name] = toText(field, input[field.name]);
+    const value = field.name.split('.').reduce((node, name) => node?.[name], input);
+    if (value !== undefined) texts[field.name] = toText(field, value);
   }
   return texts;
 }
 
 /**
- * The first member that a problem's JSON Pointer leads to, seen from the job:
- * /input/stop/2 is stop, /seed is seed.
+ * The members that a problem's JSON Pointer leads through, seen from the job:
+ * /input/stop/2 is stop, 2; /seed is seed.
  */
-export function memberAt(pointer) {
+export function membersAt(pointer) {
   const path = pointer.split('/').slice(1).map(unescape);
-  return (path[0] === 'input' && path.length > 1 ? path[1] : path[0]) ?? '';
+  return path[0] === 'input' && path.length > 1 ? path.slice(1) : path;
 }
 
 const unescape = (token) => token.replaceAll('~1', '/').replaceAll('~0', '~');

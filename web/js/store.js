@@ -9,7 +9,7 @@ import { connection } from './connection.js';
 import { EventStream } from './events.js';
 
 // Tasks in the order in which people look for them; others follow as the server lists them.
-const order = ['text.complete', 'text.chat'];
+const order = ['text.complete', 'text.chat', 'image.generate', 'image.edit', 'image.inpaint', 'image.variation', 'image.upscale'];
 
 const tellEvery = 50; // milliseconds
 const catalogRetry = 2_000; // milliseconds until a server without workers is asked again
@@ -169,8 +169,10 @@ class Store extends EventTarget {
 /** The page's store. */
 export const store = new Store();
 
-// Whether the studio has a form for a task: those that begin with a prompt or a
-// conversation. Others, as text.embed, are for programs.
+// Whether the studio has a form for a task: those that begin with a prompt, a
+// conversation or a picture. Others, as text.embed, are for programs, and so is
+// image.adjust, whose input is itself a program.
 function hasForm({ schema }) {
-  return schema.properties?.prompt !== undefined || schema.properties?.messages !== undefined;
+  const { prompt, messages, image, operations } = schema.properties ?? {};
+  return (prompt ?? messages ?? image) !== undefined && operations === undefined;
 }

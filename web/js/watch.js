@@ -1,5 +1,5 @@
-// One job under observation: its record, the text it has written so far, and its
-// pace. All figures come from the times of the events, so a page that was reloaded
+// One job under observation: its record, the text and the pictures it has made so far,
+// and its pace. All figures come from the times of the events, so a page that was reloaded
 // in the middle shows the same as one that was there from the beginning.
 
 import { connection } from './connection.js';
@@ -26,6 +26,8 @@ export class Watch extends EventTarget {
   #stream = null;
   #closed = false;
   #texts = new Map(); // choice → Transcript
+  #artifacts = []; // announced so far
+  #preview = ''; // of the picture that is being made, as the URL of its data
   #first = null; // {time, step} of the first token
   #last = null; // of the latest one
 
@@ -83,6 +85,16 @@ export class Watch extends EventTarget {
     return [...this.#texts.keys()].sort((a, b) => a - b).map((choice) => this.#texts.get(choice).text);
   }
 
+  /** The artifacts that are ready. */
+  get artifacts() {
+    return this.job?.result?.artifacts ?? this.#artifacts;
+  }
+
+  /** What can be seen of the picture that is being made, as a URL, or ''. */
+  get preview() {
+    return this.running ? this.#preview : '';
+  }
+
   /**
    * The pace: {rate} in tokens a second, {first} seconds to the first token, {step,
    * total, eta}; each null until it is known.
@@ -118,6 +130,13 @@ export class Watch extends EventTarget {
     if (event.type === 'started') {
       this.#first = null;
       this.#last = null;
+      this.#artifacts = [];
+      this.#preview = '';
+    }
+    if (event.preview) this.#preview = event.preview;
+    if (event.artifact) {
+      this.#artifacts = [...this.#artifacts, event.artifact];
+      this.#preview = '';
     }
     if (event.progress && this.job) this.job = { ...this.job, progress: event.progress };
     if (event.delta) this.#place(event);

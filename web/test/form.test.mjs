@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { fieldsOf, fromText, memberAt, readFields, textsOf, toText } from '../js/form.js';
+import { fieldsOf, fromText, membersAt, readFields, textsOf, toText } from '../js/form.js';
 
 const schema = {
   type: 'object',
@@ -74,10 +74,27 @@ test('the settings of a job are taken over', () => {
   assert.deepEqual(textsOf(fields, { prompt: 'x', temperature: 0.5, stop: ['.'] }), { temperature: '0.5', stop: '.' });
 });
 
-test('a pointer leads to a member', () => {
-  assert.equal(memberAt('/input/stop/2'), 'stop');
-  assert.equal(memberAt('/input/a~1b~0c'), 'a/b~c');
-  assert.equal(memberAt('/seed'), 'seed');
-  assert.equal(memberAt('/input'), 'input');
-  assert.equal(memberAt(''), '');
+test('an object of single values becomes a field for each', () => {
+  const nested = fieldsOf({
+    properties: {
+      image: { type: 'string' },
+      hires: { title: 'Second pass', type: 'object', properties: { scale: { type: 'number', minimum: 1, maximum: 4, default: 2 }, steps: { type: 'integer' } } },
+      loras: { type: 'array', items: { type: 'object' } },
+    },
+  });
+  assert.deepEqual(nested.map(({ name, kind, title }) => [name, kind, title]), [
+    ['hires.scale', 'number', 'Second pass: scale'], ['hires.steps', 'integer', 'Second pass: steps'], ['loras', 'json', 'Loras'],
+  ]);
+  const { input, faults } = readFields(nested, { 'hires.scale': '1.5', 'hires.steps': 'x' });
+  assert.deepEqual(input, { hires: { scale: 1.5 } });
+  assert.deepEqual(Object.keys(faults), ['hires.steps']);
+  assert.deepEqual(textsOf(nested, { hires: { scale: 3 } }), { 'hires.scale': '3' });
+});
+
+test('a pointer leads through members', () => {
+  assert.deepEqual(membersAt('/input/stop/2'), ['stop', '2']);
+  assert.deepEqual(membersAt('/input/a~1b~0c'), ['a/b~c']);
+  assert.deepEqual(membersAt('/seed'), ['seed']);
+  assert.deepEqual(membersAt('/input'), ['input']);
+  assert.deepEqual(membersAt(''), []);
 });

@@ -36,8 +36,8 @@ test('every message is used, and every one that is used exists', () => {
 });
 
 test('three examples a task and language', () => {
-  for (const task of ['text.complete', 'text.chat']) {
+  for (const task of ['text.complete', 'text.chat', 'image.generate']) {
     for (const language of ['en', 'zh']) assert.equal(examplesFor(task, language).length, 3);
   }
-  assert.deepEqual(examplesFor('image.generate', 'en'), []);
+  assert.deepEqual(examplesFor('video.generate', 'en'), []);
 });

@@ -102,18 +102,32 @@ const Digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef012345678
 // Worker runs jobs of the text tasks with work until the test ends or stop is called.
 func (h *Harness) Worker(t testing.TB, id string, work Work) (stop func()) {
 	t.Helper()
-	tasks := Tasks()
+	return h.worker(t, id, "text", Tasks(), work)
+}
+
+// ImageWorker is Worker for the tasks that make pictures.
+func (h *Harness) ImageWorker(t testing.TB, id string, work Work) (stop func()) {
+	t.Helper()
+	return h.worker(t, id, "image", ImageTasks(), work)
+}
+
+func (h *Harness) worker(t testing.TB, id, modality string, tasks []queue.Task, work Work) (stop func()) {
+	t.Helper()
+	names := make([]string, len(tasks))
+	for i, task := range tasks {
+		names[i] = task.Name
+	}
 	if err := h.Queue.Define(t.Context(), tasks); err != nil {
 		t.Fatal(err)
 	}
-	about := queue.Worker{ID: id, Modalities: []string{"text"}, Slots: 1, Started: time.Now().UTC(), Tasks: tasks, Models: []queue.Model{{
-		ID: Model, Tasks: []string{"text.complete", "text.chat", "text.embed"}, Architecture: "LlamaForCausalLM",
+	about := queue.Worker{ID: id, Modalities: []string{modality}, Slots: 1, Started: time.Now().UTC(), Tasks: tasks, Models: []queue.Model{{
+		ID: Model, Tasks: names, Architecture: "LlamaForCausalLM",
 		Context: 512, Digest: Digest, Source: "embedded", Created: 1700000000,
 	}}}
 	if err := h.Queue.Advertise(t.Context(), about); err != nil {
 		t.Fatal(err)
 	}
-	source, err := h.Queue.NewSource(t.Context(), id, "text")
+	source, err := h.Queue.NewSource(t.Context(), id, modality)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,15 +180,28 @@ func unlessCanceled(err error) error {
 // Tasks returns the text tasks as their workers define them: with the schemas that lie
 // beside the text generator, which a gateway must not import.
 func Tasks() []queue.Task {
-	_, file, _, _ := runtime.Caller(0)
-	schemas := filepath.Join(filepath.Dir(file), "..", "..", "..", "generators", "text", "schemas")
-	tasks := []queue.Task{
+	return withSchemas([]queue.Task{
 		{Name: "text.complete", Title: "Complete", Description: "Continue a text."},
 		{Name: "text.chat", Title: "Chat", Description: "Answer a conversation."},
 		{Name: "text.embed", Title: "Embed", Description: "Turn texts into vectors."},
-	}
+	})
+}
+
+// ImageTasks returns tasks that make pictures, as Tasks does for texts.
+func ImageTasks() []queue.Task {
+	return withSchemas([]queue.Task{
+		{Name: "image.generate", Title: "Make", Description: "Make pictures."},
+		{Name: "image.edit", Title: "Change", Description: "Change a picture."},
+		{Name: "image.inpaint", Title: "Repaint", Description: "Repaint a part."},
+		{Name: "image.variation", Title: "Vary", Description: "Vary a picture."},
+	})
+}
+
+func withSchemas(tasks []queue.Task) []queue.Task {
+	_, file, _, _ := runtime.Caller(0)
 	for i, t := range tasks {
-		schema, err := os.ReadFile(filepath.Join(schemas, strings.TrimPrefix(t.Name, "text.")+".json"))
+		modality, verb, _ := strings.Cut(t.Name, ".")
+		schema, err := os.ReadFile(filepath.Join(filepath.Dir(file), "..", "..", "..", "generators", modality, "schemas", verb+".json"))
 		if err != nil {
 			panic(fmt.Sprintf("harness: the schema of %s: %v", t.Name, err))
 		}

@@ -6,7 +6,7 @@ import { ago } from '../format.js';
 import { t } from '../i18n.js';
 import { recall, remember } from '../settings.js';
 import { store } from '../store.js';
-import { explain, problemBox, stateChip, taskTitle } from './parts.js';
+import { explain, makesPictures, problemBox, stateChip, taskTitle } from './parts.js';
 import { View } from './view.js';
 
 const states = ['queued', 'running', 'succeeded', 'failed', 'canceled'];
@@ -128,7 +128,9 @@ class JobList extends View {
 }
 
 function fill(row, job, when) {
-  const link = h('a', { href: `#/jobs/${job.id}`, class: 'job-link' },
+  const picture = thumbnail(job);
+  const link = h('a', { href: `#/jobs/${job.id}`, class: `job-link${picture ? ' pictured' : ''}` },
+    picture,
     h('span', { class: 'job-name' }, nameOf(job)),
     h('span', { class: 'job-meta' }, stateChip(job.state),
       h('span', {}, taskTitle(store.task(job.task) ?? { name: job.task })), h('time', { dateTime: job.created }, when)),
@@ -141,6 +143,12 @@ function fill(row, job, when) {
 function mark(row, current) {
   if (current) row.firstElementChild.setAttribute('aria-current', 'page');
   else row.firstElementChild.removeAttribute('aria-current');
+}
+
+// A small view of what a job made, if it is a picture.
+function thumbnail(job) {
+  const artifact = makesPictures(job) && job.result?.artifacts?.[0];
+  return artifact && h('img', { class: 'thumbnail', src: artifact.url, alt: '', loading: 'lazy', decoding: 'async', width: 48, height: 48 });
 }
 
 const nameOf = (job) => (job.input.prompt ?? job.input.messages?.at(-1)?.content ?? '').trim().slice(0, 160) || t('jobs.untitled');

@@ -1,6 +1,6 @@
-// <job-view>: one job: its text as it is written, how it fares, and what can be done
-// with it. Sends "shown" with the job in each of its states, "drawn" when its text has
-// grown, "adopt" to use its settings, "resume" to go on with its conversation.
+// <job-view>: one job: its text or pictures as they come, how it fares, and what can
+// be done with it. Sends "shown" with the job in each of its states, "drawn" when its
+// text has grown, "adopt" to use its settings, "resume" to go on with its conversation.
 
 import { announceEnd, Narrator } from '../announce.js';
 import { button, downloadText, h } from '../dom.js';
@@ -9,7 +9,8 @@ import { t } from '../i18n.js';
 import { store } from '../store.js';
 import { ended, Watch } from '../watch.js';
 import './job-facts.js';
-import { copyButton, deleteButton, explain, paceLine, problemBox, stateChip, taskTitle } from './parts.js';
+import { copyButton, deleteButton, explain, makesPictures, paceLine, problemBox, stateChip, taskTitle } from './parts.js';
+import './picture-grid.js';
 import './stream-text.js';
 import { View } from './view.js';
 
@@ -31,6 +32,7 @@ class JobView extends View {
       h('div', { class: 'fare' }, this.bar, this.pace), this.facts));
     this.#revision = -1;
     this.#texts = [];
+    this.pictures = null;
     this.#watch = new Watch(this.dataset.id);
     this.listen(this.#watch, 'change', () => this.#later());
     this.listen(this.#watch, 'end', () => this.#watch.job && announceEnd(this.#watch.job));
@@ -56,7 +58,8 @@ class JobView extends View {
     if (problem) return this.#missing(problem);
     if (!job) return undefined;
     if (job.revision !== this.#revision) this.#drawState(job);
-    this.#drawText(job);
+    if (makesPictures(job)) this.#drawPictures(job);
+    else this.#drawText(job);
     const { pace, running } = this.#watch;
     this.pace.textContent = this.#paceText(job, pace);
     this.bar.hidden = !running;
@@ -67,14 +70,15 @@ class JobView extends View {
       this.bar.removeAttribute('value');
     }
     this.#revision = job.revision;
-    if (running) this.send('drawn');
+    if (running && !makesPictures(job)) this.send('drawn');
     return undefined;
   }
 
   #paceText(job, pace) {
     if (job.state === 'queued') return t('job.waiting');
-    if (job.state === 'running' && pace.first === null) return t('job.starting');
-    return paceLine(pace, this.#watch.running);
+    const begun = makesPictures(job) ? pace.step : pace.first;
+    if (job.state === 'running' && begun === null) return t(makesPictures(job) ? 'job.loading' : 'job.starting');
+    return paceLine(pace, this.#watch.running, makesPictures(job) ? 'steps' : 'tokens');
   }
 
   #drawState(job) {
@@ -99,8 +103,8 @@ class JobView extends View {
     };
     const text = () => this.#whole(job);
     return [
-      job.state === 'succeeded' && copyButton(text),
-      job.state === 'succeeded' && button({ icon: 'download', label: t('job.download'), onClick: () => downloadText(`${job.id}.txt`, text()) }),
+      written(job) && copyButton(text),
+      written(job) && button({ icon: 'download', label: t('job.download'), onClick: () => downloadText(`${job.id}.txt`, text()) }),
       !ended(job) && button({ icon: 'stop', label: t('job.cancel'), onClick: act(() => store.cancel(job.id)) }),
       (job.state === 'failed' || job.state === 'canceled') && button({
         icon: 'retry', label: t('job.retry'), onClick: act(async () => this.send('submitted', { job: await store.retry(job.id) })),
@@ -134,6 +138,15 @@ class JobView extends View {
     if (running) this.#narrator.follow(texts[0]);
   }
 
+  #drawPictures(job) {
+    if (!this.pictures) {
+      this.pictures = h('picture-grid');
+      this.page.classList.add('pictures');
+      this.page.replaceChildren(...[job.input.prompt && h('p', { class: 'said' }, job.input.prompt), this.pictures].filter(Boolean));
+    }
+    this.pictures.update(this.#watch);
+  }
+
   #missing(problem) {
     const gone = problem.status === 404;
     this.replaceChildren(h('div', { class: 'empty-state' },
@@ -142,6 +155,9 @@ class JobView extends View {
       h('a', { class: 'button primary', href: '#/' }, t('app.home'))));
   }
 }
+
+// Whether a job has a text to take away.
+const written = (job) => job.state === 'succeeded' && !makesPictures(job);
 
 // The beginning that the model continues, unless the result repeats it itself.
 const lead = (job) => (job.input.echo ? '' : job.input.prompt ?? '');

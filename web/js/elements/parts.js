@@ -12,11 +12,14 @@ export const stateChip = (state) => h('span', { class: 'chip', 'data-state': sta
 /** A task's name in the studio's language. */
 export const taskTitle = (task) => tOr(`task.${task.name}`, task.title ?? task.name);
 
-/** The pace of a job in one line; while it runs with what is left. */
-export function paceLine({ rate, first, step, total, eta }, running) {
+/** Whether pictures are what a job makes. */
+export const makesPictures = (job) => job.task.startsWith('image.');
+
+/** The pace of a job in one line, in tokens or steps; while it runs with what is left. */
+export function paceLine({ rate, first, step, total, eta }, running, unit = 'tokens') {
   const parts = [];
-  if (running && step !== null && total) parts.push(t('stat.of', { n: number(step), total: number(total) }));
-  else if (step !== null) parts.push(t('stat.tokens', { n: number(step) }));
+  if (running && step !== null && total) parts.push(t(`stat.of.${unit}`, { n: number(step), total: number(total) }));
+  else if (step !== null) parts.push(t(`stat.${unit}`, { n: number(step) }));
   if (rate !== null) parts.push(t('stat.rate', { n: number(rate, rate < 10 ? 1 : 0) }));
   if (first !== null) parts.push(t('stat.first', { d: duration(first) }));
   if (running && eta) parts.push(t('stat.left', { d: duration(eta) }));

@@ -1,16 +1,19 @@
-// <prompt-composer>: where a job is written: prompt, model, parameters, and the
-// buttons that start and stop it. Sends "submitted" with the job.
+// <prompt-composer>: where a job is written: prompt, picture, model, parameters, and
+// the buttons that start and stop it. Sends "submitted" with the job, "task" when
+// another task is wanted, "generation" to make a picture's like.
 
 import { Problem, Unreachable } from '../api.js';
 import { conversation } from '../chat.js';
 import { button, h, icon } from '../dom.js';
-import { memberAt } from '../form.js';
+import { membersAt } from '../form.js';
 import { magnitude } from '../format.js';
 import { t, tOr } from '../i18n.js';
 import { keepTaskSettings, taskSettings } from '../settings.js';
+import { pictureIn, source } from '../source.js';
 import { store } from '../store.js';
-import { View } from './view.js';
 import './parameter-panel.js';
+import { takesPicture } from './picture-source.js';
+import { View } from './view.js';
 
 const commandKey = /Mac|iPhone|iPad/.test(navigator.platform) ? '⌘' : 'Ctrl';
 
@@ -22,6 +25,7 @@ class PromptComposer extends View {
   /** Shows the composer for a task of the catalog. */
   set task(task) {
     if (this.#task?.name === task.name) return;
+    this.#carryPrompt(task);
     this.#task = task;
     if (this.isConnected) this.mount();
   }
@@ -33,7 +37,18 @@ class PromptComposer extends View {
   }
 
   get #chat() {
-    return this.#task.schema.properties?.messages !== undefined;
+    return this.#has('messages');
+  }
+
+  // Whether the task's input has the member.
+  #has(member) {
+    return this.#task.schema.properties?.[member] !== undefined;
+  }
+
+  // What is said of a picture stays when something else is to be done with it.
+  #carryPrompt(task) {
+    const prompt = this.prompt?.value ?? '';
+    if (prompt !== '' && [this.#task, task].every(({ name }) => name.startsWith('image.'))) keepTaskSettings(task.name, { prompt });
   }
 
   mount() {
@@ -50,17 +65,22 @@ class PromptComposer extends View {
         keydown: (event) => this.#key(event),
       },
     });
+    this.prompt.hidden = !this.#has('prompt') && !this.#chat;
+    this.picture = h('picture-source');
+    this.picture.task = this.#task;
     this.message = h('p', { class: 'fault', id: 'prompt-fault', hidden: true });
     this.alert = h('p', { class: 'fault', role: 'alert', hidden: true });
     this.form = h('form', { class: 'composer', noValidate: true, 'aria-label': t('composer.form'), on: { submit: (event) => this.#submit(event) } },
       this.#parameters(),
       h('label', { class: 'visually-hidden', for: 'prompt' }, t('composer.prompt')),
       this.prompt,
+      this.picture,
       this.message,
       this.alert,
       h('div', { class: 'composer-bar' }, this.#modelChoice(settings), this.#parameterToggle(), this.#actions()));
     this.replaceChildren(this.form);
     this.listen(this.panel, 'parameters', () => this.#refresh());
+    this.listen(this.form, 'paste', (event) => this.#take(event, event.clipboardData));
     this.listen(store, 'catalog', () => this.model.replaceWith(this.#modelChoice(taskSettings(this.#task.name))));
     this.#refresh();
   }
@@ -77,14 +97,37 @@ class PromptComposer extends View {
     this.focusPrompt();
   }
 
+  /** Takes a picture that was dropped on the page. Returns whether the task can use one. */
+  drop(event) {
+    return this.#take(event, event.dataTransfer);
+  }
+
+  #take(event, transfer) {
+    const file = pictureIn(transfer);
+    if (!file || !this.#task.name.startsWith('image.')) return false;
+    event.preventDefault();
+    this.picture.take(file);
+    return true;
+  }
+
   /** Takes over everything that a job was asked with; of a chat not the seed, which was one answer's. */
   adopt(job) {
+    this.#adoptPicture(job.input.image);
     this.panel.adopt(job.input, this.#chat ? undefined : job.seed);
     if (this.#chat) this.panel.system = job.input.messages.find(({ role }) => role === 'system')?.content ?? '';
     keepTaskSettings(this.#task.name, { model: job.model ?? '' });
     this.model.replaceWith(this.#modelChoice(taskSettings(this.#task.name)));
     if (job.input.prompt !== undefined) this.write(job.input.prompt);
     this.#refresh();
+  }
+
+  async #adoptPicture(sha256) {
+    if (!sha256 || sha256 === source.picture?.sha256) return;
+    try {
+      await source.takeStored(sha256);
+    } catch (err) {
+      this.#complain(err);
+    }
   }
 
   /** Asks for another answer to what the conversation says last. */
@@ -157,13 +200,21 @@ class PromptComposer extends View {
 
   #submit(event) {
     event.preventDefault();
-    const text = this.prompt.value;
-    if (text.trim() === '') {
-      this.#fault(t('composer.empty'));
+    const text = this.prompt.hidden ? '' : this.prompt.value;
+    const missing = this.#missing(text);
+    if (missing) {
+      this.#fault(missing);
       this.focusPrompt();
       return;
     }
     this.#send(text);
+  }
+
+  // What must be there before anything can be asked for, or ''.
+  #missing(text) {
+    const prompted = this.#chat || this.#task.schema.required?.includes('prompt');
+    if (prompted && text.trim() === '') return t('composer.empty');
+    return takesPicture(this.#task) && !source.picture ? t('source.missing') : '';
   }
 
   async #send(text) {
@@ -174,6 +225,7 @@ class PromptComposer extends View {
     this.#sending = true;
     this.#refresh();
     try {
+      Object.assign(body.input, await source.members(this.#task.schema));
       const job = await store.submit(body);
       if (this.#chat) {
         conversation.ask(text, job.id);
@@ -197,11 +249,15 @@ class PromptComposer extends View {
       this.querySelector('[aria-invalid="true"]')?.focus();
       return null;
     }
-    const own = this.#chat ? { messages: conversation.messages(text, this.panel.system) } : { prompt: text };
-    const body = { task: this.#task.name, input: { ...set.input, ...own } };
+    const body = { task: this.#task.name, input: { ...set.input, ...this.#words(text) } };
     if (this.model.value) body.model = this.model.value;
-    if (set.seed !== undefined && text !== '') body.seed = set.seed;
+    if (set.seed !== undefined && (text !== '' || !this.#chat)) body.seed = set.seed;
     return body;
+  }
+
+  #words(text) {
+    if (this.#chat) return { messages: conversation.messages(text, this.panel.system) };
+    return text === '' ? {} : { prompt: text };
   }
 
   #clearPrompt() {
@@ -221,18 +277,18 @@ class PromptComposer extends View {
   #complain(err) {
     if (err instanceof Unreachable) return this.#alert(t('problem.unreachable'));
     if (!(err instanceof Problem)) throw err;
-    const rest = err.errors.filter(({ pointer, detail }) => !this.#place(memberAt(pointer), detail));
+    const rest = err.errors.filter(({ pointer, detail }) => !this.#place(membersAt(pointer), detail));
     if (err.errors.length === 0) return this.#alert(err.message);
     if (rest.length > 0) this.#alert(rest.map(({ pointer, detail }) => `${pointer}: ${detail}`).join('\n'));
     return undefined;
   }
 
-  #place(member, detail) {
-    if (member === 'messages' || member === 'prompt') {
+  #place(members, detail) {
+    if (['messages', 'prompt', 'image', 'mask'].includes(members[0])) {
       this.#fault(detail);
       return true;
     }
-    if (!this.panel.complain(member, detail)) return false;
+    if (![members.join('.'), members[0]].some((name) => this.panel.complain(name, detail))) return false;
     this.#open(true);
     return true;
   }

@@ -17,7 +17,7 @@ import './prompt-composer.js';
 import { View } from './view.js';
 
 const narrow = matchMedia('(max-width: 60rem)');
-const taskIcons = { 'text.complete': 'write', 'text.chat': 'chat' };
+const taskIcons = { 'text.complete': 'write', 'text.chat': 'chat', 'image.generate': 'picture' };
 const nearEnd = 120; // pixels from the end within which the stage follows the text
 
 class StudioApp extends View {
@@ -52,6 +52,10 @@ class StudioApp extends View {
     this.listen(this, 'adopt', ({ detail }) => this.#adopt(detail.job));
     this.listen(this, 'resume', ({ detail }) => this.#resume(detail.job));
     this.listen(this, 'again', () => this.composer.answerAgain());
+    this.listen(this, 'task', ({ detail }) => this.#turnTo(detail.name));
+    this.listen(this, 'generation', ({ detail }) => this.#adopt(detail));
+    this.listen(this, 'dragover', (event) => pictureOver(event) && event.preventDefault());
+    this.listen(this, 'drop', (event) => this.#drop(event));
     this.listen(this, 'drawn', () => this.#follow());
     this.listen(conversation, 'change', () => this.#conversationChanged());
     this.listen(this.stage, 'scroll', () => {
@@ -86,10 +90,31 @@ class StudioApp extends View {
   }
 
   #drawTasks() {
-    const current = this.#route?.task;
-    this.nav.replaceChildren(...store.tasks.map((task) => h('a', {
+    const current = pageOf(this.#route?.task ?? '');
+    this.nav.replaceChildren(...store.tasks.filter(({ name }) => pageOf(name) === name).map((task) => h('a', {
       href: `#/new/${task.name}`, title: task.description, 'aria-current': task.name === current ? 'page' : undefined,
     }, icon(taskIcons[task.name] ?? 'task'), h('span', {}, taskTitle(task)))));
+  }
+
+  // Goes on with another task in the same composer; a job in view stays.
+  #turnTo(name) {
+    const task = store.task(name);
+    if (!task) return;
+    if (this.#route.job) this.composer.task = task;
+    else location.hash = `#/new/${name}`;
+  }
+
+  // A picture that is dropped where none is asked for begins a new one.
+  #drop(event) {
+    if (!pictureOver(event)) return;
+    event.preventDefault();
+    const task = store.tasks.find(({ name }) => name.startsWith('image.'));
+    if (!task) return;
+    if (this.composer.hidden || !this.composer.drop(event)) {
+      this.#begin(task);
+      this.composer.drop(event);
+      history.replaceState(null, '', `#/new/${task.name}`);
+    }
   }
 
   #navigate() {
@@ -192,6 +217,12 @@ class StudioApp extends View {
     if (this.#following) this.stage.scrollTop = this.stage.scrollHeight;
   }
 }
+
+// The task whose page another is part of: all that make pictures share one.
+const pageOf = (name) => (name.startsWith('image.') ? store.tasks.find((task) => task.name.startsWith('image.'))?.name : name);
+
+// Whether files are dragged over the page: which, is told only when they are dropped.
+const pictureOver = (event) => [...(event.dataTransfer?.types ?? [])].includes('Files');
 
 // Whether a task is a conversation.
 const isChat = (task) => task.schema.properties?.messages !== undefined;

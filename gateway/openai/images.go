@@ -1,0 +1,260 @@
+package openai
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"helicon/gateway/strict"
+	"helicon/queue"
+)
+
+const (
+	generationPath = "/v1/images/generations"
+	editPath       = "/v1/images/edits"
+	variationPath  = "/v1/images/variations"
+)
+
+// imageRequest is what the three routes take, the first as JSON and the others as a form,
+// where image and mask are files. Seed, NegativePrompt, Steps, Guidance and Scheduler are
+// not OpenAI's: they are those of the native tasks.
+type imageRequest struct {
+	Model          string `json:"model"`
+	Prompt         string `json:"prompt"`
+	N              *int   `json:"n"`
+	Size           string `json:"size"`
+	Quality        string `json:"quality"`
+	ResponseFormat string `json:"response_format"`
+	OutputFormat   string `json:"output_format"`
+	Compression    *int   `json:"output_compression"`
+	Background     string `json:"background"`
+	Moderation     string `json:"moderation"`
+	Fidelity       string `json:"input_fidelity"`
+	Stream         bool   `json:"stream"`
+	Partials       *int   `json:"partial_images"`
+	User           string `json:"user"` // taken as OpenAI takes it; it changes nothing
+
+	Seed           *uint64  `json:"seed"`
+	NegativePrompt string   `json:"negative_prompt"`
+	Steps          *int     `json:"steps"`
+	Guidance       *float64 `json:"guidance"`
+	Scheduler      string   `json:"scheduler"`
+
+	image, mask string // digests of the files
+}
+
+// Values of response_format, and of output_format.
+const (
+	asURL  = "url"
+	asB64  = "b64_json"
+	asPNG  = "png"
+	asJPEG = "jpeg"
+	asWebP = "webp"
+)
+
+// maxPartials is how many partial pictures may be asked for.
+const maxPartials = 3
+
+// validate lists what a route cannot honour, by name.
+func (r *imageRequest) validate(path string) error {
+	one := func(value, pointer string, allowed ...string) error {
+		for _, a := range append(allowed, "") {
+			if value == a {
+				return nil
+			}
+		}
+		return strict.Invalid(pointer, "want %s", strings.Join(allowed, ", "))
+	}
+	compressed := r.Compression != nil && *r.Compression != 100
+	switch {
+	case r.N != nil && (*r.N < 1 || *r.N > 10):
+		return strict.Invalid("/n", "want 1 to 10")
+	case r.Compression != nil && (*r.Compression < 0 || *r.Compression > 100):
+		return strict.Invalid("/output_compression", "want 0 to 100")
+	case compressed && r.OutputFormat != asJPEG:
+		return strict.Invalid("/output_compression", "only JPEG files are compressed to a degree; PNG and WebP lose nothing here")
+	case r.Seed != nil && *r.Seed > queue.MaxSeed:
+		return strict.Invalid("/seed", "want an integer from 0 to %d", int64(queue.MaxSeed))
+	case r.Partials != nil && (*r.Partials < 0 || *r.Partials > maxPartials):
+		return strict.Invalid("/partial_images", "want 0 to %d", maxPartials)
+	case r.Partials != nil && *r.Partials > 0 && !r.Stream:
+		return strict.Invalid("/partial_images", "needs stream")
+	case r.Stream && r.ResponseFormat == asURL:
+		return strict.Invalid("/response_format", "a stream carries the pictures themselves; want %s", asB64)
+	case r.Prompt == "" && path != variationPath:
+		return strict.Invalid("/prompt", "required, but missing")
+	}
+	return cmp.Or(
+		one(r.ResponseFormat, "/response_format", asURL, asB64),
+		one(r.OutputFormat, "/output_format", asPNG, asJPEG, asWebP),
+		one(r.Quality, "/quality", "auto", "low", "medium", "high", "standard", "hd"),
+		one(r.Background, "/background", "auto", "opaque"),
+		one(r.Moderation, "/moderation", "auto"),
+		one(r.Fidelity, "/input_fidelity", "low", "high"),
+	)
+}
+
+// dimensions reads a size as "512x512"; 0 stands for what the model chooses.
+func (r *imageRequest) dimensions() (width, height int, err error) {
+	if r.Size == "" || r.Size == "auto" {
+		return 0, 0, nil
+	}
+	w, h, ok := strings.Cut(r.Size, "x")
+	width, err1 := strconv.Atoi(w)
+	height, err2 := strconv.Atoi(h)
+	if !ok || err1 != nil || err2 != nil || width < 1 || height < 1 || max(width, height) > math.MaxInt32 {
+		return 0, 0, strict.Invalid("/size", "want auto, or a size such as 512x512")
+	}
+	return width, height, nil
+}
+
+// fidelityStrength is how far a picture is changed that is to be kept to.
+const fidelityStrength = 0.5
+
+// job is what the request asks for.
+func (r *imageRequest) job(path string) (*queue.Job, error) {
+	if err := r.validate(path); err != nil {
+		return nil, err
+	}
+	width, height, err := r.dimensions()
+	if err != nil {
+		return nil, err
+	}
+	task, in := "image.generate", map[string]any{"preview": r.Stream && r.Partials != nil && *r.Partials > 0}
+	set := func(name string, given bool, value any) {
+		if given {
+			in[name] = value
+		}
+	}
+	switch {
+	case path == variationPath:
+		task = "image.variation"
+	case r.mask != "":
+		task = "image.inpaint"
+		in["mask_mode"] = "transparent" // what is transparent in OpenAI's masks is edited
+	case path == editPath:
+		task = "image.edit"
+		set("strength", r.Fidelity == "high", fidelityStrength)
+	}
+	set("prompt", r.Prompt != "", r.Prompt)
+	set("image", r.image != "", r.image)
+	set("mask", r.mask != "", r.mask)
+	set("width", width > 0, width)
+	set("height", height > 0, height)
+	set("n", r.N != nil, r.N)
+	set("output_format", r.OutputFormat != "", r.OutputFormat)
+	set("quality", r.Compression != nil && r.OutputFormat == asJPEG, max(1, whole(r.Compression)))
+	set("effort", r.Quality == "low" || r.Quality == "high", r.Quality)
+	set("effort", r.Quality == "hd", "high")
+	set("negative_prompt", r.NegativePrompt != "", r.NegativePrompt)
+	set("steps", r.Steps != nil, r.Steps)
+	set("guidance", r.Guidance != nil, r.Guidance)
+	set("scheduler", r.Scheduler != "", r.Scheduler)
+	text, err := json.Marshal(in)
+	if err != nil {
+		return nil, fmt.Errorf("openai: input: %w", err)
+	}
+	job := &queue.Job{Task: task, Model: r.Model, Input: text, Seed: rand.Uint64N(queue.MaxSeed + 1)}
+	if r.Seed != nil {
+		job.Seed = *r.Seed
+	}
+	return job, nil
+}
+
+func whole(p *int) int {
+	if p == nil {
+		return 0
+	}
+	return *p
+}
+
+// imageNames are the request's own names for the task's.
+func imageNames() map[string]string {
+	return map[string]string{"width": "size", "height": "size", "quality": "output_compression", "effort": "quality", "strength": "input_fidelity"}
+}
+
+// generatePictures answers POST /v1/images/generations.
+func (a *API) generatePictures(w http.ResponseWriter, r *http.Request) error {
+	request := new(imageRequest)
+	body, err := strict.Read(r, request)
+	if err != nil {
+		return err
+	}
+	return a.pictures(w, r, request, body)
+}
+
+// editPicture answers POST /v1/images/edits.
+func (a *API) editPicture(w http.ResponseWriter, r *http.Request) error { return a.formPictures(w, r) }
+
+// varyPicture answers POST /v1/images/variations.
+func (a *API) varyPicture(w http.ResponseWriter, r *http.Request) error { return a.formPictures(w, r) }
+
+// formPictures serves a request that carries a picture.
+func (a *API) formPictures(w http.ResponseWriter, r *http.Request) error {
+	request, err := a.readForm(r)
+	if err != nil {
+		return err
+	}
+	if request.image == "" {
+		return strict.Invalid("/image", "required, but missing")
+	}
+	if r.URL.Path == variationPath && (request.mask != "" || request.Prompt != "") {
+		return strict.Invalid("/prompt", "neither prompt nor mask is part of a variation; /v1/images/edits takes both")
+	}
+	return a.pictures(w, r, request, nil)
+}
+
+// pictures submits the job of a request and answers with what it makes. body is that of the
+// request, nil if it was a form.
+func (a *API) pictures(w http.ResponseWriter, r *http.Request, request *imageRequest, body []byte) error {
+	job, err := request.job(r.URL.Path)
+	if err != nil {
+		return err
+	}
+	if body == nil { // a form: its files are in the input by their digests
+		body, err = json.Marshal(map[string]any{"model": job.Model, "input": job.Input, "seed": request.Seed})
+		if err != nil {
+			return fmt.Errorf("openai: job: %w", err)
+		}
+	}
+	ctx, end, err := a.backend.Hold(w, r)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if job, err = a.backend.Accept(r, body, 0, job); err != nil {
+		return rename(err, imageNames())
+	}
+	w.Header().Set("X-Helicon-Job", job.ID)
+	s := &gallery{api: a, request: request, job: job, origin: origin(r), edit: r.URL.Path != generationPath, answer: w.Header(), send: a.backend.Sender(w)}
+	if request.Stream {
+		err = s.stream(ctx)
+	} else {
+		err = s.whole(ctx)
+	}
+	return rename(a.conclude(ctx, r, []*queue.Job{job}, err), imageNames())
+}
+
+// origin is the address under which the client has reached the gateway.
+func origin(r *http.Request) string {
+	scheme := "http"
+	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
+		scheme = "https"
+	}
+	return scheme + "://" + r.Host
+}
+
+// await returns the job when it has succeeded, else its problem.
+func (s *gallery) await(ctx context.Context) (*queue.Job, error) {
+	ended, err := s.api.await(ctx, s.job.ID)
+	if err == nil && ended.Result == nil {
+		err = fmt.Errorf("openai: job %s: succeeded without a result", s.job.ID)
+	}
+	return ended, err
+}
