@@ -17,7 +17,7 @@ type benchImageCmd struct {
 	Shape  string   `help:"Shape of the model, with random weights: sd15, sd21 or sdxl." default:"sd15" placeholder:"NAME"`
 	Width  int      `help:"Width of the picture in pixels; the model's own unless given."`
 	Height int      `help:"Height of the picture in pixels; the model's own unless given."`
-	Type   []string `help:"What to compute in: f32, bf16 or i8 (8-bit weights and activations); may be repeated; all unless given." placeholder:"TYPE"`
+	Type   []string `help:"What to compute in: f32, bf16 or int8 (weights and activations of 8 bits); may be repeated; all unless given." placeholder:"TYPE"`
 	Steps  int      `help:"Steps of the whole picture." default:"4"`
 }
 
@@ -52,12 +52,12 @@ func (c *benchImageCmd) image() (bench.Image, error) {
 	}
 	types := c.Type
 	if len(types) == 0 {
-		types = []string{"f32", "bf16", "i8"}
+		types = []string{"f32", "bf16", "int8"}
 	}
 	for _, name := range types {
 		d, ok := computing(name)
 		if !ok {
-			return i, fmt.Errorf("--type: %q is not one of f32, bf16, i8", name)
+			return i, fmt.Errorf("--type: %q is not one of f32, bf16, int8", name)
 		}
 		i.Types = append(i.Types, d)
 	}
@@ -71,7 +71,7 @@ func computing(name string) (tensor.DType, bool) {
 		return tensor.F32, true
 	case "bf16":
 		return tensor.BF16, true
-	case "i8":
+	case "int8":
 		return tensor.I8, true
 	}
 	return 0, false

@@ -74,7 +74,7 @@ func TestBenchRefuses(t *testing.T) {
 		"--prompt and --gener": {"lm", "--generate", "1"},
 		"--width and --height": {"image", "--width", "100"},
 		"sd15, sd21, sdxl":     {"image", "--shape", "sd9"},
-		"f32, bf16, i8":        {"image", "--type", "q8_0"},
+		"f32, bf16, int8":      {"image", "--type", "q8_0"},
 	} {
 		_, err := command(t.Context(), append([]string{"bench"}, args...)...).Output()
 		var exit *exec.ExitError

@@ -172,16 +172,20 @@ func (c *doctorCmd) checkModels() finding {
 		return finding{Name: "models", Found: err.Error()}
 	}
 	var usable, broken []string
+	painter := false // one makes pictures from prompts
 	for _, b := range h.Bundles() {
 		if err := checkModel(b); err != nil {
 			broken = append(broken, fmt.Sprintf("%s (%v)", b.ID, err))
 			continue
 		}
 		usable = append(usable, b.ID)
+		painter = painter || strings.HasSuffix(b.Architectures[0], "Pipeline")
 	}
 	f := finding{Name: "models", OK: len(usable) > 0, Found: strings.Join(usable, ", ")}
 	if broken != nil {
 		f.Advice = "Unusable: " + strings.Join(broken, "; ")
+	} else if !painter {
+		f.Advice = "None makes pictures from prompts: put one into " + c.Models + ", as a folder of diffusers or one .safetensors or .gguf file."
 	}
 	return f
 }

@@ -273,7 +273,7 @@ func describe(err error) error {
 	}
 	text := problem.Detail
 	for _, f := range problem.Errors {
-		if !strings.Contains(problem.Detail, f.Detail) {
+		if told := strings.Contains(problem.Detail, f.Detail); !told || len(problem.Errors) > 1 && !strings.Contains(problem.Detail, f.Pointer+":") {
 			text += fmt.Sprintf("\n  %s: %s", f.Pointer, f.Detail)
 		}
 	}

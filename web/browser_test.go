@@ -165,6 +165,18 @@ func eval[T any](t *testing.T, p *page, expression string) T {
 	return value
 }
 
+// awaited returns what the promise of a JavaScript expression resolves to.
+func awaited[T any](t *testing.T, p *page, expression string) T {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	value, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	if err != nil {
+		t.Fatalf("evaluating %s: %v", expression, err)
+	}
+	return value
+}
+
 // look emulates a size of the window and a preferred colour scheme.
 func (p *page) look(t *testing.T, width, height int64, scheme string) {
 	t.Helper()

@@ -51,6 +51,7 @@ func TestPictures(t *testing.T) {
 		run  func(*testing.T, *studio)
 	}{
 		{"from a prompt", testPictureGenerate},
+		{"as it comes along", testPicturePreview},
 		{"from a picture", testPictureEdit},
 		{"from a part that is painted", testPictureInpaint},
 		{"larger", testPictureUpscale},
@@ -119,6 +120,24 @@ func testPictureGenerate(t *testing.T, s *studio) {
 	s.wait(t, "a thumbnail in the list", `document.querySelector('.job-link .thumbnail')?.naturalWidth > 0`)
 }
 
+// testPicturePreview looks at a picture while it is made, and stops it.
+func testPicturePreview(t *testing.T, s *studio) {
+	finished := s.current(t)
+	s.open(t, "#/new/image.generate")
+	s.chooseModel(t)
+	for parameter, text := range map[string]string{"steps": "150", "n": "10", "width": "128", "height": "128"} {
+		s.set(t, parameter, text)
+	}
+	id := s.submit(t, "a picture that takes its time")
+	s.wait(t, "a preview, and places for the others",
+		`document.querySelector('.picture.live img')?.naturalWidth > 0 && document.querySelectorAll('picture-grid .picture').length === 10`)
+	s.shoot(t, "26-preview")
+	s.press(t, ".composer", "Stop")
+	s.waitState(t, id, "canceled")
+	s.open(t, "#/jobs/"+finished)
+	s.waitPictures(t, finished, 2)
+}
+
 // follow presses a picture's button and waits for the composer to have it.
 func (s *studio) follow(t *testing.T, title, task string) {
 	t.Helper()
@@ -145,6 +164,11 @@ func testPictureInpaint(t *testing.T, s *studio) {
 	s.set(t, "steps", "5")
 	s.press(t, "picture-source", "Paint the part")
 	s.wait(t, "the easel", `document.querySelector('dialog.painter[open] canvas')`)
+	eval[chromedp.Void](t, s.page, `(() => {
+		const brush = document.querySelector('.brush input');
+		brush.value = '30';
+		brush.dispatchEvent(new Event('input', { bubbles: true }));
+	})()`)
 	box := eval[[]float64](t, s.page, `(() => { const b = document.querySelector('.easel canvas').getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()`)
 	at := func(x, y float64) (float64, float64) { return box[0] + x*box[2], box[1] + y*box[3] }
 	x, y := at(0.3, 0.3)
@@ -155,8 +179,20 @@ func testPictureInpaint(t *testing.T, s *studio) {
 	s.press(t, ".painter", "Done")
 	s.wait(t, "the painted part to be kept", `document.querySelector('picture-source')?.textContent.includes('Change the part')`)
 	job := s.waitPictures(t, s.submit(t, "a hole in the snow"), 1)
-	if in := inputOf(t, job); in.Mask == "" || in.Image == "" || in.Steps != 5 {
+	in := inputOf(t, job)
+	if in.Mask == "" || in.Image == "" || in.Steps != 5 {
 		t.Errorf("the job was asked with %+v", in)
+	}
+	// The mask is white where it was painted, and black elsewhere.
+	colours := awaited[[]string](t, s.page, fmt.Sprintf(`(async () => {
+		const picture = await createImageBitmap(await (await fetch('/v1/artifacts/%s')).blob());
+		const context = new OffscreenCanvas(picture.width, picture.height).getContext('2d');
+		context.drawImage(picture, 0, 0);
+		const at = (x, y) => context.getImageData(Math.floor(x * picture.width), Math.floor(y * picture.height), 1, 1).data.join(' ');
+		return [at(0.3, 0.3), at(0.95, 0.95)];
+	})()`, in.Mask))
+	if colours[0] != "255 255 255 255" || colours[1] != "0 0 0 255" {
+		t.Errorf("the mask is %q where it was painted, and %q elsewhere", colours[0], colours[1])
 	}
 }
 
@@ -189,5 +225,27 @@ func testPictureDropped(t *testing.T, s *studio) {
 	if seed := eval[string](t, s.page, `document.querySelector('#parameter-seed').value`); seed != fmt.Sprint(first.Seed+1) {
 		t.Errorf("the seed is %q, want that of the second picture, %d", seed, first.Seed+1)
 	}
+	s.wait(t, "the page for new pictures", `location.hash === '#/new/image.generate' && !document.querySelector('.source-picture')`)
 	s.shoot(t, "25-dropped")
+	testPicturePhone(t, s, first.ID)
+}
+
+// testPicturePhone looks at the page of pictures on a phone in the dark.
+func testPicturePhone(t *testing.T, s *studio, id string) {
+	t.Helper()
+	s.look(t, 390, 844, "dark")
+	s.open(t, "#/jobs/"+id)
+	s.waitPictures(t, id, 2)
+	s.shoot(t, "27-phone-pictures")
+	if over := eval[bool](t, s.page, `document.documentElement.scrollWidth > innerWidth`); over {
+		t.Error("the page is wider than the phone")
+	}
+	if unnamed := eval[[]string](t, s.page, `[...document.querySelectorAll('button, a, input, select, textarea')]
+		.filter((e) => e.offsetParent && !e.closest('[aria-hidden=true]') && !(e.ariaLabel || e.title || e.textContent.trim() || e.labels?.length || e.querySelector('[alt]:not([alt=""])')))
+		.map((e) => e.outerHTML.slice(0, 120))`); len(unnamed) > 0 {
+		t.Errorf("controls without a name: %q", unnamed)
+	}
+	s.open(t, "#/new/image.generate")
+	s.press(t, ".composer", "Parameters")
+	s.shoot(t, "28-phone-parameters")
 }

@@ -77,7 +77,7 @@ func (s *studio) open(t *testing.T, hash string) {
 func (s *studio) started(t *testing.T, prompt string) string {
 	t.Helper()
 	s.wait(t, "the parameters", `document.querySelector('#parameter-n')`)
-	for parameter, text := range map[string]string{"n": "8", "max_tokens": "250", "temperature": "2", "top_k": "0", "top_p": "1"} {
+	for parameter, text := range map[string]string{"n": "8", "max_tokens": "120", "temperature": "2", "top_k": "0", "top_p": "1"} {
 		s.set(t, parameter, text)
 	}
 	eval[chromedp.Void](t, s.page, observe)

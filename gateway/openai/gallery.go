@@ -33,12 +33,12 @@ type gallery struct {
 
 // imageAnswer is the body of an answer, but for the pictures.
 type imageAnswer struct {
-	Created      int64      `json:"created"` // Unix seconds
-	Background   string     `json:"background"`
-	OutputFormat string     `json:"output_format"`
-	Quality      string     `json:"quality"`
-	Size         string     `json:"size"`
-	Usage        imageUsage `json:"usage"`
+	Created      int64       `json:"created"` // Unix seconds
+	Background   string      `json:"background"`
+	OutputFormat string      `json:"output_format"`
+	Quality      string      `json:"quality"`
+	Size         string      `json:"size"`
+	Usage        *imageUsage `json:"usage,omitempty"`
 }
 
 // imageDatum is one picture of an answer. Where the request does not say which form it
@@ -58,12 +58,13 @@ type imageUsage struct {
 	TotalTokens  int `json:"total_tokens"`
 }
 
-func newImageUsage(u *queue.Usage) imageUsage {
-	var out imageUsage
-	if u != nil {
-		out.InputTokens, out.OutputTokens, out.TotalTokens = u.InputTokens, u.OutputTokens, u.InputTokens+u.OutputTokens
-		out.InputDetails.TextTokens = u.InputTokens
+// newImageUsage is nil where no tokens were counted: diffusion models have none to be paid.
+func newImageUsage(u *queue.Usage) *imageUsage {
+	if u == nil || u.InputTokens+u.OutputTokens == 0 {
+		return nil
 	}
+	out := &imageUsage{InputTokens: u.InputTokens, OutputTokens: u.OutputTokens, TotalTokens: u.InputTokens + u.OutputTokens}
+	out.InputDetails.TextTokens = u.InputTokens
 	return out
 }
 
@@ -256,7 +257,7 @@ func (s *gallery) completed(ctx context.Context, a *queue.Artifact) error {
 		return err
 	}
 	s.sent = s.seen
-	return s.event(imageEvent{Type: s.name("completed"), B64JSON: data, Size: sizeOf(a), OutputFormat: formatOf(a), Usage: new(imageUsage)})
+	return s.event(imageEvent{Type: s.name("completed"), B64JSON: data, Size: sizeOf(a), OutputFormat: formatOf(a)})
 }
 
 func (s *gallery) name(event string) string {

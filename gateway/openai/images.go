@@ -140,6 +140,7 @@ func (r *imageRequest) job(path string) (*queue.Job, error) {
 		in["mask_mode"] = "transparent" // what is transparent in OpenAI's masks is edited
 	case path == editPath:
 		task = "image.edit"
+		in["mask_mode"] = "transparent" // as of the mask, so of a picture without one
 		set("strength", r.Fidelity == "high", fidelityStrength)
 	}
 	set("prompt", r.Prompt != "", r.Prompt)

@@ -54,13 +54,13 @@ type Config struct {
 	Artifacts Artifacts
 	Pool      *tensor.Pool // nil: compute on one thread
 	Compute   tensor.DType // type that networks are computed in; 0 as their weights are stored
-	Model     string       // used when a job names none; default helicon-image, else the first usable one
+	Model     string       // used when a job names none; default helicon-stickers, else the first usable one
 	Log       *slog.Logger
 }
 
 // The embedded models, and the way of enlarging that needs none.
 const (
-	defaultModel    = "helicon-image"
+	defaultModel    = "helicon-stickers"
 	defaultUpscaler = "helicon-upscale"
 	lanczos         = "lanczos"
 )
@@ -265,10 +265,10 @@ func (g *Generator) Generate(ctx context.Context, job *queue.Job, needs []*queue
 		return nil, err
 	}
 	s := &studio{Generator: g, request: r, needs: needs, out: out}
-	switch {
-	case job.Task == taskAdjust:
+	switch job.Task {
+	case taskAdjust:
 		return s.adjust(ctx)
-	case job.Task == taskUpscale:
+	case taskUpscale:
 		return s.upscale(ctx)
 	}
 	return s.paint(ctx)

@@ -142,7 +142,6 @@ type recorder struct {
 	mu       sync.Mutex
 	progress []queue.Progress
 	previews []string
-	order    []string
 	onStep   func(step int)
 }
 
@@ -335,6 +334,50 @@ func TestInpaintKeepsTheRest(t *testing.T) {
 	}
 	if m.Parameters.Width == nil || int(*m.Parameters.Width)%2 != 0 {
 		t.Errorf("parameters %+v", m.Parameters)
+	}
+}
+
+// TestEditByTransparency checks that a picture which is transparent in places can be its
+// own mask, and that one without them is changed as a whole.
+func TestEditByTransparency(t *testing.T) {
+	t.Parallel()
+	q := startQueue(t)
+	g := open(t, q, painters(t), 2)
+	clear := gradient(40, 24)
+	for x := 20; x < 40; x++ {
+		for y := range 24 {
+			clear.SetNRGBA(x, y, color.NRGBA{})
+		}
+	}
+	input := object{"prompt": "red", "steps": 2, "mask_mode": "transparent", "image": upload(t, q, clear, media.EncodeOptions{})}
+	result, m, _ := generate(t, q, g, jobOf(t, taskEdit, "", input))
+	p, _, _ := fetch(t, q, result.Artifacts[0])
+	if p.Rect != clear.Rect || p.NRGBAAt(3, 3) != clear.NRGBAAt(3, 3) || p.NRGBAAt(35, 12).A != 255 || value(m.Parameters.Strength, 0) != 1 {
+		t.Errorf("a picture of %v, parameters %+v", p.Rect, m.Parameters)
+	}
+	input["image"] = upload(t, q, gradient(40, 24), media.EncodeOptions{})
+	result, m, _ = generate(t, q, g, jobOf(t, taskEdit, "", input))
+	p, _, _ = fetch(t, q, result.Artifacts[0])
+	if p.Rect == clear.Rect || value(m.Parameters.Strength, 0) != 0.75 {
+		t.Errorf("opaque: a picture of %v, parameters %+v", p.Rect, m.Parameters)
+	}
+}
+
+// TestNoGuidance checks that 0 and 1 turn guidance off alike.
+func TestNoGuidance(t *testing.T) {
+	t.Parallel()
+	q := startQueue(t)
+	g := open(t, q, painters(t), 1)
+	var pictures []*image.NRGBA
+	for _, guidance := range []float64{0, 0.5, 1, 7} {
+		result, _, _ := generate(t, q, g, jobOf(t, taskGenerate, "", object{"prompt": "red", "steps": 2, "width": 16, "height": 16, "guidance": guidance}))
+		p, _, _ := fetch(t, q, result.Artifacts[0])
+		pictures = append(pictures, p)
+	}
+	for i, p := range pictures[1:] {
+		if same := bytes.Equal(p.Pix, pictures[0].Pix); same != (i < 2) {
+			t.Errorf("picture %d is the first: %v", i+1, same)
+		}
 	}
 }
 

@@ -28,6 +28,8 @@ type input struct {
 	GuidanceRescale *float64 `json:"guidance_rescale,omitempty"`
 	Scheduler       string   `json:"scheduler,omitempty"`
 	ClipSkip        *float64 `json:"clip_skip,omitempty"`
+	Embeddings      []string `json:"embeddings,omitempty"`
+	TinyVAE         string   `json:"tiny_vae,omitempty"`
 	LoRAs           []lora   `json:"loras,omitempty"`
 	Hires           *hires   `json:"hires,omitempty"`
 	Control         *control `json:"control,omitempty"`
@@ -72,8 +74,6 @@ type pad struct {
 	Bottom int `json:"bottom,omitempty"`
 }
 
-func (p *pad) any() bool { return p != nil && *p != pad{} }
-
 // The ways a mask marks what is made anew.
 const (
 	byWhite       = "white"
@@ -106,11 +106,13 @@ func compile(schema []byte) (*jsonschema.Schema, error) {
 
 // request is a job's input with everything decided that can be without reading pictures.
 type request struct {
-	job     *queue.Job
-	input   input
-	model   *profile // nil: none is needed
-	loras   []*hub.Bundle
-	control *hub.Bundle
+	job        *queue.Job
+	input      input
+	model      *profile // nil: none is needed
+	loras      []*hub.Bundle
+	embeddings []*hub.Bundle
+	tinyVAE    *hub.Bundle // or nil
+	control    *hub.Bundle
 }
 
 // request reads a job. The error is a *queue.Problem where the job is at fault. The
@@ -155,6 +157,19 @@ func (g *Generator) additions(r *request) error {
 			return err
 		}
 		r.loras = append(r.loras, b)
+	}
+	for i, id := range r.input.Embeddings {
+		b, err := g.addition(id, fmt.Sprintf("/input/embeddings/%d", i), roleEmbedding)
+		if err != nil {
+			return err
+		}
+		r.embeddings = append(r.embeddings, b)
+	}
+	if id := r.input.TinyVAE; id != "" {
+		var err error
+		if r.tinyVAE, err = g.addition(id, "/input/tiny_vae", roleTinyVAE); err != nil {
+			return err
+		}
 	}
 	if c := r.input.Control; c != nil {
 		var err error

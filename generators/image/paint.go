@@ -13,6 +13,7 @@ import (
 	"helicon/generators"
 	"helicon/generators/media"
 	"helicon/models/diffusion"
+	"helicon/models/hub"
 	"helicon/models/weights"
 	"helicon/queue"
 )
@@ -33,6 +34,16 @@ func (g *Generator) options(r *request) (diffusion.Options, error) {
 		}
 		o.LoRAs = append(o.LoRAs, diffusion.LoRA{Files: b.Files, Name: name, Weight: float32(value(r.input.LoRAs[i].Weight, 1))})
 	}
+	for i, b := range r.embeddings {
+		name, err := weightsFile(b.Files)
+		if err != nil {
+			return o, unusable(b.ID, fmt.Sprintf("/input/embeddings/%d", i), err)
+		}
+		o.Embeddings = append(o.Embeddings, diffusion.Embedding{Files: b.Files, Name: name})
+	}
+	if r.tinyVAE != nil {
+		o.TinyVAE = r.tinyVAE.Files
+	}
 	if r.control != nil {
 		o.ControlNet = r.control.Files
 	}
@@ -45,8 +56,13 @@ func (r *request) key() string {
 	for i, b := range r.loras {
 		key += fmt.Sprintf(" + %s × %g", b.ID, value(r.input.LoRAs[i].Weight, 1))
 	}
-	if r.control != nil {
-		key += " + " + r.control.ID
+	for _, b := range r.embeddings {
+		key += " + " + b.ID
+	}
+	for _, b := range []*hub.Bundle{r.tinyVAE, r.control} {
+		if b != nil {
+			key += " + " + b.ID
+		}
 	}
 	return key
 }
@@ -98,11 +114,46 @@ func (g *Generator) load(ctx context.Context, r *request) (*engine, error) {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	}
-	alone := len(r.loras) == 0 && r.control == nil // else it may be one of those that is wrong
-	if alone && (errors.Is(err, weights.ErrFormat) || errors.Is(err, weights.ErrMissing) || errors.Is(err, weights.ErrShape)) {
+	if added := r.added(); len(added) > 0 { // one of them may be what is wrong
+		return nil, misfits(b.ID, added, err)
+	}
+	if errors.Is(err, weights.ErrFormat) || errors.Is(err, weights.ErrMissing) || errors.Is(err, weights.ErrShape) {
 		g.reject(b, err)
 	}
 	return nil, unusable(b.ID, "/model", err)
+}
+
+// addition is what a request adds to its model, and where its input names it.
+type addition struct{ id, pointer string }
+
+// added lists what the request adds to its model.
+func (r *request) added() []addition {
+	var all []addition
+	for i, b := range r.loras {
+		all = append(all, addition{b.ID, fmt.Sprintf("/input/loras/%d/model", i)})
+	}
+	for i, b := range r.embeddings {
+		all = append(all, addition{b.ID, fmt.Sprintf("/input/embeddings/%d", i)})
+	}
+	if r.tinyVAE != nil {
+		all = append(all, addition{r.tinyVAE.ID, "/input/tiny_vae"})
+	}
+	if r.control != nil {
+		all = append(all, addition{r.control.ID, "/input/control/model"})
+	}
+	return all
+}
+
+// misfits is the problem of a model that cannot be loaded with what is added to it.
+func misfits(id string, added []addition, err error) *queue.Problem {
+	p := &queue.Problem{Code: "model_unusable"}
+	names := make([]string, len(added))
+	for i, a := range added {
+		names[i] = a.id
+		p.Errors = append(p.Errors, queue.FieldError{Pointer: a.pointer, Detail: "cannot be used with this model"})
+	}
+	p.Detail = fmt.Sprintf("The model %s cannot be used with %s: %v.", id, strings.Join(names, ", "), err)
+	return p
 }
 
 // paint makes the pictures of a job.
@@ -162,6 +213,9 @@ type meta struct {
 	NSFW       []bool   `json:"nsfw,omitempty"` // whether the model's safety checker blackened the picture
 }
 
+// leastGuidance stands for none: in a request to a pipeline 0 is what suits the model.
+const leastGuidance = 1e-6
+
 // easel is a request to a pipeline, and what is done with its picture.
 type easel struct {
 	diffusion.Request
@@ -181,7 +235,11 @@ func (s *studio) prepare(ctx context.Context, info diffusion.Info) (*easel, erro
 		if err != nil {
 			return nil, err
 		}
-		if s.job.Task == taskInpaint {
+		task := s.job.Task
+		if task == taskEdit && in.MaskMode == byTransparent && !from.Opaque() {
+			task = taskInpaint
+		}
+		if task == taskInpaint {
 			if e.repaint, err = s.repaint(ctx, from); err != nil {
 				return nil, err
 			}
@@ -189,7 +247,7 @@ func (s *studio) prepare(ctx context.Context, info diffusion.Info) (*easel, erro
 		}
 		from.NRGBA = media.Flatten(from.NRGBA, white())
 		e.Init = from.NRGBA
-		strength := map[string]float64{taskEdit: 0.75, taskInpaint: 1, taskVariation: 0.6}[s.job.Task]
+		strength := map[string]float64{taskEdit: 0.75, taskInpaint: 1, taskVariation: 0.6}[task]
 		in.Strength = pointer(value(in.Strength, strength))
 		e.Strength = float32(*in.Strength)
 		s.size(info, from.NRGBA)
@@ -213,7 +271,7 @@ func (s *studio) prepare(ctx context.Context, info diffusion.Info) (*easel, erro
 	}
 	e.Prompt, e.Negative, e.Scheduler = in.Prompt, in.Negative, in.Scheduler
 	e.Width, e.Height, e.Steps = whole(in.Width, 0), whole(in.Height, 0), whole(in.Steps, 0)
-	e.Guidance, e.GuidanceRescale = float32(*in.Guidance), float32(value(in.GuidanceRescale, 0))
+	e.Guidance, e.GuidanceRescale = max(float32(*in.Guidance), leastGuidance), float32(value(in.GuidanceRescale, 0))
 	e.ClipSkip = whole(in.ClipSkip, 0)
 	return e, nil
 }

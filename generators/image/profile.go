@@ -17,10 +17,12 @@ type role string
 
 // The roles.
 const (
-	rolePainter  role = "a model that makes pictures"
-	roleUpscaler role = "a network that enlarges pictures"
-	roleLoRA     role = "a LoRA, which changes a model"
-	roleControl  role = "a ControlNet, which steers a model"
+	rolePainter   role = "a model that makes pictures"
+	roleUpscaler  role = "a network that enlarges pictures"
+	roleLoRA      role = "a LoRA, which changes a model"
+	roleControl   role = "a ControlNet, which steers a model"
+	roleEmbedding role = "an embedding, which teaches a model a word"
+	roleTinyVAE   role = "a tiny autoencoder, which decodes in the place of a model's own"
 )
 
 // profile is what a bundle's small files and headers say about how to use it.
@@ -72,6 +74,10 @@ func roleOf(b *hub.Bundle) role {
 		return roleLoRA
 	case name == "ControlNetModel":
 		return roleControl
+	case name == hub.Embedding:
+		return roleEmbedding
+	case name == "AutoencoderTiny":
+		return roleTinyVAE
 	}
 	return ""
 }
@@ -103,7 +109,7 @@ func newProfile(b *hub.Bundle, as role) *profile {
 		_, p.err = diffusion.Estimate(b.Files, diffusion.Options{})
 	case roleUpscaler:
 		p.network, p.err = describeUpscaler(b.Files)
-	case roleLoRA:
+	case roleLoRA, roleEmbedding:
 		_, p.err = weightsFile(b.Files)
 	}
 	return p

@@ -1,7 +1,11 @@
 package image
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +13,8 @@ import (
 	"time"
 
 	"helicon/generators"
+	"helicon/models/tensor"
+	"helicon/models/weights"
 	"helicon/queue"
 )
 
@@ -136,5 +142,83 @@ func TestLoRA(t *testing.T) {
 	again, _, _ := generate(t, q, g, jobOf(t, taskGenerate, "", object{"prompt": "red", "width": 16, "height": 16, "steps": 2}))
 	if again.Artifacts[0].SHA256 != plain.Artifacts[0].SHA256 {
 		t.Error("the model is another one after it was used with the LoRA")
+	}
+}
+
+// TestLoRAOfAnotherModel checks that the LoRA is told to be at fault, not the model alone.
+func TestLoRAOfAnotherModel(t *testing.T) {
+	t.Parallel()
+	dir, q := painters(t), startQueue(t)
+	for name, from := range map[string]string{"other": "sdxl_pipeline", "small.safetensors": "lora/lora_kohya.safetensors"} {
+		if err := os.Symlink(golden(t, from), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := open(t, q, dir, 1)
+	_, err := g.Generate(t.Context(), jobOf(t, taskGenerate, "other", object{"prompt": "red", "steps": 1, "loras": []object{{"model": "small"}}}), nil, &recorder{queue: q})
+	var told *queue.Problem
+	if !errors.As(err, &told) || told.Code != "model_unusable" || !strings.Contains(told.Detail, "other cannot be used with small") ||
+		len(told.Errors) != 1 || told.Errors[0].Pointer != "/input/loras/0/model" {
+		t.Errorf("%v, %+v", err, told)
+	}
+}
+
+// TestAdditions decodes by a tiny autoencoder and reads a word that an embedding teaches.
+func TestAdditions(t *testing.T) {
+	t.Parallel()
+	dir, q := painters(t), startQueue(t)
+	if err := os.Symlink(golden(t, "taesd"), filepath.Join(dir, "taesd")); err != nil {
+		t.Fatal(err)
+	}
+	writeEmbedding(t, filepath.Join(dir, "sunny.safetensors"), "<sunny>")
+	g := open(t, q, dir, 2)
+	seen := map[string]string{} // pictures, by what made them
+	for name, more := range map[string]object{
+		"plain":           {},
+		"tiny":            {"tiny_vae": "taesd"},
+		"word":            {"prompt": "red <sunny>"},
+		"word, explained": {"prompt": "red <sunny>", "embeddings": []string{"sunny"}},
+	} {
+		input := object{"prompt": "red", "width": 16, "height": 16, "steps": 2}
+		maps.Copy(input, more)
+		result, _, _ := generate(t, q, g, jobOf(t, taskGenerate, "", input))
+		sum := result.Artifacts[0].SHA256
+		if other, twice := seen[sum]; twice {
+			t.Errorf("%s and %s gave the same picture", name, other)
+		}
+		seen[sum] = name
+	}
+	for pointer, input := range map[string]object{
+		"/input/embeddings/0": {"prompt": "x", "embeddings": []string{"taesd"}},
+		"/input/tiny_vae":     {"prompt": "x", "tiny_vae": "tiny"},
+	} {
+		_, err := g.Estimate(jobOf(t, taskGenerate, "", input))
+		var problem *queue.Problem
+		if !errors.As(err, &problem) || len(problem.Errors) != 1 || problem.Errors[0].Pointer != pointer {
+			t.Errorf("%v: %v, want a problem of %s", input, err, pointer)
+		}
+	}
+}
+
+// writeEmbedding writes a textual inversion of two vectors for the golden pipeline.
+func writeEmbedding(t *testing.T, name, word string) {
+	t.Helper()
+	const width = 32 // of the golden text encoder
+	vectors := make([]float32, 2*width)
+	for i := range vectors {
+		vectors[i] = float32(i%5) - 2
+	}
+	data := make([]byte, 4*len(vectors))
+	tensor.Encode(data, tensor.F32, vectors)
+	var file bytes.Buffer
+	err := weights.EncodeSafetensors(t.Context(), &file, []weights.Source{{
+		Name: word, DType: tensor.F32, Shape: []int{2, width},
+		Write: func(w io.Writer) error { _, err := w.Write(data); return err },
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, file.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -203,11 +203,6 @@ func (c CLIPShape) tensors(s *sheet) {
 	s.norm("text_model.final_layer_norm", c.Hidden)
 }
 
-const decoderConfig = `{"_class_name": "AutoencoderKL", "in_channels": 3, "out_channels": 3, "latent_channels": 4, "layers_per_block": 2,
-"block_out_channels": [128, 256, 512, 512], "norm_num_groups": 32, "act_fn": "silu", "sample_size": 512, "scaling_factor": 0.18215,
-"down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
-"up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"]}`
-
 // decoder lists the autoencoder's decoder.
 func decoder(s *sheet, height, width int) {
 	channels := []int{512, 512, 256, 128}

@@ -44,7 +44,11 @@ func (p *Pipeline) Generate(ctx context.Context, r Request) (*Picture, error) {
 		return nil, err
 	}
 	d := &drawing{p: p, job: j, e: tensor.NewExec(p.bundle.options.Pool), vae: vae.NewState(0)}
+	defer d.e.Until(ctx)()
 	width, height, x, err := d.draw(ctx)
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx) // what was computed since is of no use
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -239,6 +243,7 @@ func (d *drawing) decode(ctx context.Context, z []float32, width, height int) ([
 	l, s := d.p.vae.Latents(), d.p.shape(width, height)
 	if n, err := d.p.family.workspace(s, d.cond.batch); err == nil && n > largeWorkspace {
 		d.e = tensor.NewExec(d.p.bundle.options.Pool)
+		defer d.e.Until(ctx)()
 		debug.FreeOSMemory()
 	}
 	l.FromModel(z)

@@ -207,7 +207,7 @@ func (b *classBlock) forward(e *tensor.Exec, st *State, t float32, member int) {
 	m := st.modulation(st.mod, 0)
 	st.modulate(e, a.h, a.x, m, epsilon)
 	b.attend.project(e, a)
-	st.attend(e, a.q, a.k, a.v)
+	b.attend.find(e, st, a.q, a.k, a.v)
 	b.attend.out.Forward(e, a.h, a.q)
 	e.AddGated(a.x, a.h, m.gate)
 

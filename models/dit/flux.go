@@ -270,7 +270,7 @@ func (b *singleBlock) forward(e *tensor.Exec, st *State) {
 	st.modulate(e, a.h, a.x, m, epsilon)
 	b.attend.project(e, a)
 	st.rotate(e, a)
-	st.attend(e, a.q, a.k, a.v)
+	b.attend.find(e, st, a.q, a.k, a.v)
 	for lo := 0; lo < len(a.h); lo += mlpTokens * c {
 		h, q := a.h[lo:min(lo+mlpTokens*c, len(a.h))], a.q[lo:]
 		rows := len(h) / c

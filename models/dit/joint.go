@@ -62,7 +62,7 @@ func (b *jointBlock) forward(e *tensor.Exec, st *State) {
 	b.text.enter(e, st, text, forText)
 	b.image.enter(e, st, image, forImage)
 	st.rotate(e, all)
-	st.attend(e, all.q, all.k, all.v)
+	b.image.attend.find(e, st, all.q, all.k, all.v)
 	b.text.leave(e, st, text, forText)
 	b.image.leave(e, st, image, forImage)
 }
@@ -93,7 +93,7 @@ func (s *stream) leave(e *tensor.Exec, st *State, a part, mod []float32) {
 		alone := a
 		alone.h = st.second
 		s.second.project(e, alone)
-		st.attend(e, a.q, a.k, a.v)
+		s.second.find(e, st, a.q, a.k, a.v)
 		s.second.out.Forward(e, a.h, a.q)
 		e.AddGated(a.x, a.h, st.modulation(mod, 2).gate)
 	}

@@ -135,6 +135,7 @@ func (m *mlp) forward(e *tensor.Exec, st *State, h []float32) {
 type projections struct {
 	q, k, v, out nn.Linear
 	qNorm, kNorm []float32 // [D], RMS norms of each head; nil is none
+	bf16         bool      // attention rounds what it multiplies, as its layers do
 }
 
 // names of the layers of projections.
@@ -156,7 +157,10 @@ type projectionConfig struct {
 }
 
 func (l *loader) projections(s *weights.Store, n projectionNames, c projectionConfig) projections {
+	compute := s.Packing().Compute
 	p := projections{
+		bf16: compute == tensor.BF16 || compute == tensor.I8,
+
 		q: l.linear(s.Sub(n.q), c.width, c.width, c.bias),
 		k: l.linear(s.Sub(n.k), c.width, c.source, c.bias),
 		v: l.linear(s.Sub(n.v), c.width, c.source, c.bias),
@@ -179,11 +183,11 @@ func (p *projections) project(e *tensor.Exec, a part) {
 	}
 }
 
-// attend replaces the queries q by the values v that they find at the keys k.
-func (st *State) attend(e *tensor.Exec, q, k, v []float32) {
+// find replaces the queries q by the values v that they find at the keys k.
+func (p *projections) find(e *tensor.Exec, st *State, q, k, v []float32) {
 	e.Attention(tensor.Attention{
 		Out: q, Q: q, K: k, V: v, Heads: st.layout.heads, KVHeads: st.layout.heads, HeadDim: st.layout.dim,
-		Scale: rootInverse(st.layout.dim),
+		Scale: rootInverse(st.layout.dim), BF16: p.bf16,
 	})
 }
 

@@ -301,13 +301,13 @@ func (m *PixArt) block(e *tensor.Exec, st *State, i, b int) {
 	s := st.modulation(st.mod, 0)
 	st.modulate(e, a.h, a.x, s, m.config.NormEps)
 	f.own.project(e, a)
-	st.attend(e, a.q, a.k, a.v)
+	f.own.find(e, st, a.q, a.k, a.v)
 	f.own.out.Forward(e, a.h, a.q)
 	e.AddGated(a.x, a.h, s.gate)
 
 	k, v := st.captionKeys(i, b)
 	f.cross.q.Forward(e, a.q, a.x) // without a norm
-	st.attend(e, a.q, k, v)
+	f.cross.find(e, st, a.q, k, v)
 	f.cross.out.Forward(e, a.h, a.q)
 	e.Add(a.x, a.h)
 

@@ -95,7 +95,7 @@ func classOf(h *weights.Header) (string, error) {
 	switch {
 	case any("lora_down.weight", "lora_A.weight", "lora.down.weight", "lora_A.default.weight"):
 		return LoRA, nil
-	case any("string_to_param", "emb_params"), len(names) <= 2 && any("clip_l", "clip_g"):
+	case any("string_to_param", "emb_params"), len(names) <= 2 && any("clip_l", "clip_g"), oneWord(h):
 		return Embedding, nil
 	case all("conv_first.weight") && any("body.0.rdb1.conv1.weight", "RRDB_trunk.0.RDB1.conv1.weight"), any("sub.0.RDB1.conv1.0.weight"):
 		return RRDBNet, nil
@@ -115,4 +115,16 @@ func classOf(h *weights.Header) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("parts of a model alone, %s: %w", strings.Join(layout.Parts(), ", "), checkpoint.ErrUnsupported)
+}
+
+// oneWord reports whether all that a file holds is some vectors, under the word that they
+// stand for: an embedding as diffusers writes it.
+func oneWord(h *weights.Header) bool {
+	const most, width = 1 << 10, 32 // vectors, and the least that a text encoder has in one
+	tensors := h.Tensors()
+	if len(tensors) != 1 || h.Format == weights.GGUF {
+		return false
+	}
+	shape := tensors[0].Shape
+	return len(shape) > 0 && shape[len(shape)-1] >= width && (len(shape) == 1 || len(shape) == 2 && shape[0] <= most)
 }

@@ -20,12 +20,16 @@ func TestSingleFiles(t *testing.T) {
 	put(t, dir, "enlargers/old.safetensors", header(t, map[string][]int64{"model.0.weight": {64, 3, 3, 3}, "model.1.sub.0.RDB1.conv1.0.weight": {32, 64, 3, 3}}))
 	put(t, dir, "enlargers/small.safetensors", header(t, map[string][]int64{"body.0.weight": {64, 3, 3, 3}, "body.1.weight": {64}, "body.2.weight": {64, 64, 3, 3}}))
 	put(t, dir, "word/embedding.safetensors", header(t, map[string][]int64{"emb_params": {2, 768}}))
+	put(t, dir, "words/one.safetensors", header(t, map[string][]int64{"<sunny>": {2, 768}}))
+	put(t, dir, "control/config.json", []byte(`{"_class_name": "ControlNetModel"}`))
+	put(t, dir, "control/diffusion_pytorch_model.safetensors", header(t, map[string][]int64{"conv_in.weight": {320, 4, 3, 3}}))
 	put(t, dir, "strange/one.safetensors", header(t, map[string][]int64{"a": {2}}))
 	put(t, dir, "broken/one.safetensors", []byte("\xff\x00"))
 	put(t, dir, "broken/two.safetensors", header(t, map[string][]int64{"a": {2}}))
 	h := open(t, dir)
 	for id, want := range map[string]string{
 		"pixel-style": LoRA, "enlargers/esrgan": RRDBNet, "enlargers/old": RRDBNet, "enlargers/small": SRVGGNet, "word": Embedding,
+		"words": Embedding, "control": "ControlNetModel",
 	} {
 		if b := bundle(t, h, id); b.Problem != nil || len(b.Architectures) != 1 || b.Architectures[0] != want || b.Bytes == 0 || b.Created.IsZero() {
 			t.Errorf("%s: %+v, want %s", id, b, want)

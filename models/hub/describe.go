@@ -21,6 +21,12 @@ const (
 	cardFile     = "README.md"
 )
 
+// Names of files of weights, without their endings.
+const (
+	modelBase = "model"
+	partBase  = "diffusion_pytorch_model" // of a part of a pipeline by itself, as a ControlNet
+)
+
 // Limits on the files that are read to describe a bundle.
 const (
 	maxConfig = 1 << 20  // bytes
@@ -34,7 +40,12 @@ func (b *Bundle) describe() error {
 	if _, err := fs.Stat(b.Files, pipelineFile); err == nil {
 		name = pipelineFile
 	}
-	header, err := weights.ReadHeader(b.Files, "model")
+	header, err := weights.ReadHeader(b.Files, modelBase)
+	if errors.Is(err, fs.ErrNotExist) {
+		if part, e := weights.ReadHeader(b.Files, partBase); !errors.Is(e, fs.ErrNotExist) {
+			header, err = part, e
+		}
+	}
 	if err == nil && header.Format == weights.GGUF {
 		b.add(header)
 		return b.readGGUF(header)

@@ -47,7 +47,7 @@ type tileCall struct {
 	rows     int    // row tiles
 	ahead    int    // from b to what the next call has there; memory need not reach so far
 	claim    int    // not 0: c is not in the cache
-	now      [3]int // the kernel's own: where it is in a, c and start, at last behind them
+	_        [3]int // the kernel's own: where it is in a, c and start, at last behind them
 }
 
 // run multiplies with one or two column tiles.

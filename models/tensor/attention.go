@@ -44,6 +44,7 @@ type attendTask struct {
 	blockRows int // at most attendRows
 	blocks    int64
 	next      atomic.Int64
+	stop      *atomic.Bool    // of the job
 	scratch   []attendScratch // a part
 }
 
@@ -84,6 +85,7 @@ func (t *attendTask) run(e *Exec) {
 		s.q, s.sums = grown(s.q, attendRows*t.kv.HeadDim), grown(s.sums, attendRows*t.kv.paddedDim())
 	}
 	t.next.Store(0)
+	t.stop = &e.job.stop
 	if threads == 1 {
 		t.part(0)
 	} else {
@@ -102,7 +104,7 @@ func grown(x []float32, n int) []float32 {
 func (t *attendTask) part(i int) {
 	for {
 		block := t.next.Add(1) - 1
-		if block >= t.blocks {
+		if block >= t.blocks || t.stop.Load() {
 			return
 		}
 		t.block(&t.scratch[i], int(block))

@@ -37,6 +37,7 @@ type tileAttendTask struct {
 	k, v    []byte // of all heads, see keyBytes
 	blocks  int    // of the queries of a head
 	next    atomic.Int64
+	stop    *atomic.Bool // of the job
 	scratch []tileAttendScratch
 }
 
@@ -86,6 +87,7 @@ func (e *Exec) attendTiles(a Attention, queries, keys int) bool {
 	}
 	e.runOn(threads, (*tilePackTask)(t), heads*ceilDiv(keys, keysOfPacking))
 	t.next.Store(0)
+	t.stop = &e.job.stop
 	e.runOn(threads, t, threads)
 	t.Attention = Attention{} // an idle Exec keeps nothing of the caller's
 	return true
@@ -167,7 +169,7 @@ func (t *tileAttendTask) part(i int) {
 	heads := t.Batch * t.Heads
 	for {
 		block := int(t.next.Add(1) - 1)
-		if block >= heads*t.blocks {
+		if block >= heads*t.blocks || t.stop.Load() {
 			return
 		}
 		t.block(&t.scratch[i], block/t.blocks, block%t.blocks*queriesOfPart)

@@ -142,7 +142,7 @@ type quantTile struct {
 
 	none *float32 // zeros to begin with where there is no bias
 
-	left int // tokens, for the kernel
+	_ int // the kernel's own: tokens that are left
 }
 
 // quantScratch is the memory that kernels need beside the sums: levels of two groups

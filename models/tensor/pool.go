@@ -1,6 +1,7 @@
 package tensor
 
 import (
+	"context"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -53,6 +54,7 @@ type job struct {
 	parts int64
 	next  atomic.Int64
 	panic atomic.Pointer[panicked]
+	stop  atomic.Bool // see Exec.Until
 
 	helpers atomic.Int64  // goroutines of the pool at work on it; changed under Pool.mu
 	idle    chan struct{} // signalled when helpers falls to 0 and the caller sleeps
@@ -130,7 +132,7 @@ func (p *Pool) Close() {
 // part surfaces here, on the caller's goroutine.
 func (p *Pool) run(j *job, t task, parts int) {
 	if p == nil || p.threads == 1 || parts <= 1 {
-		for i := range parts {
+		for i := 0; i < parts && !j.stop.Load(); i++ {
 			t.part(i)
 		}
 		return
@@ -231,7 +233,7 @@ func (j *job) work() {
 	}()
 	for {
 		i := j.next.Add(1) - 1
-		if i >= j.parts {
+		if i >= j.parts || j.stop.Load() {
 			return
 		}
 		j.task.part(int(i))
@@ -266,3 +268,21 @@ func NewExec(pool *Pool) *Exec {
 }
 
 func (e *Exec) run(t task, parts int) { e.pool.run(&e.job, t, parts) }
+
+// Until has operations end early, at their next part, once ctx has ended: what they and
+// those that follow then compute is of no use, so a caller looks at ctx before it uses a
+// result. An attention over many pixels takes a minute, a cancel should not. release
+// takes it back; it must be called, by the goroutine that uses e.
+func (e *Exec) Until(ctx context.Context) (release func()) {
+	done := make(chan struct{})
+	forget := context.AfterFunc(ctx, func() {
+		defer close(done)
+		e.job.stop.Store(true)
+	})
+	return func() {
+		if !forget() {
+			<-done
+		}
+		e.job.stop.Store(false)
+	}
+}

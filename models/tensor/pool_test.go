@@ -1,9 +1,11 @@
 package tensor
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // countTask counts how often each part runs.
@@ -100,6 +102,35 @@ func TestOperationsAllocateNothing(t *testing.T) {
 	} {
 		if n := testing.AllocsPerRun(50, f); n != 0 {
 			t.Errorf("%s allocates %v times", name, n)
+		}
+	}
+}
+
+// TestUntil ends an attention that would take minutes, and computes rightly afterwards.
+func TestUntil(t *testing.T) {
+	t.Parallel()
+	for _, threads := range []int{1, 2} {
+		for _, tiles := range []bool{false, true} {
+			pool := NewPool(Config{Threads: threads})
+			defer pool.Close()
+			e := NewExec(pool)
+			const pixels, heads, dim = 1 << 17, 2, 32
+			x, y := make([]float32, pixels*heads*dim), make([]float32, pixels*heads*dim)
+			a := Attention{Out: y, Q: x, K: x, V: x, Heads: heads, KVHeads: heads, HeadDim: dim, Scale: 1, BF16: tiles}
+			ctx, cancel := context.WithCancel(t.Context())
+			release := e.Until(ctx)
+			time.AfterFunc(20*time.Millisecond, cancel)
+			start := time.Now()
+			e.Attention(a)
+			release()
+			if took := time.Since(start); took > 20*time.Second {
+				t.Errorf("%d threads, tiles %v: it took %v", threads, tiles, took)
+			}
+			out := []float32{1, 2}
+			e.Add(out, []float32{3, 4})
+			if out[0] != 4 || out[1] != 6 {
+				t.Errorf("after the release: %v", out)
+			}
 		}
 	}
 }

@@ -117,6 +117,7 @@ func (b *resnet) forward(r *run) {
 type attention struct {
 	norm         nn.GroupNorm
 	q, k, v, out nn.Linear // [C, C]
+	bf16         bool      // rounds what it multiplies, as its layers do
 }
 
 // loadAttention reads the layer by today's names, or by those of older files.
@@ -125,6 +126,8 @@ func loadAttention(s *weights.Store, groups, channels int) (b attention, err err
 	if s.Has("query.weight") {
 		names = [4]string{"query", "key", "value", "proj_attn"}
 	}
+	compute := s.Packing().Compute
+	b.bf16 = compute == tensor.BF16 || compute == tensor.I8
 	for i, l := range []*nn.Linear{&b.q, &b.k, &b.v, &b.out} {
 		if *l, err = nn.LoadLinear(s.Sub(names[i]), channels, channels, true); err != nil {
 			return b, err
@@ -147,6 +150,7 @@ func (b *attention) forward(r *run) {
 	r.e.MatMuls(h, b.q.Product(q), b.k.Product(k), b.v.Product(v))
 	r.e.Attention(tensor.Attention{
 		Out: q, Q: q, K: k, V: v, Heads: 1, KVHeads: 1, HeadDim: r.channels, Scale: float32(1 / math.Sqrt(float64(r.channels))),
+		BF16: b.bf16,
 	})
 	b.out.Forward(r.e, h, q)
 	r.e.Add(x, h)

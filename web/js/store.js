@@ -13,6 +13,7 @@ const order = ['text.complete', 'text.chat', 'image.generate', 'image.edit', 'im
 
 const tellEvery = 50; // milliseconds
 const catalogRetry = 2_000; // milliseconds until a server without workers is asked again
+const modelRetry = 15_000; // until one is that has no model for something
 
 class Store extends EventTarget {
   tasks = [];
@@ -49,19 +50,21 @@ class Store extends EventTarget {
     });
   }
 
-  /** Reads what can be made and by which models, until a worker has told. */
+  /** Reads what can be made and by which models, until workers have told all that is missing. */
   async readCatalog() {
     let tasks = [];
+    let models = [];
     try {
-      let models;
       [tasks, models] = await Promise.all([api.tasks(), api.models()]);
       this.#offer(tasks, models);
     } catch (err) {
       if (!(err instanceof api.Unreachable) && !(err instanceof api.Problem)) throw err;
     }
-    if (tasks.length > 0) return;
     clearTimeout(this.#asking);
-    this.#asking = setTimeout(() => this.readCatalog(), catalogRetry);
+    const none = tasks.length === 0 || models.length === 0;
+    if (none || this.tasks.some((task) => this.lacksModel(task))) {
+      this.#asking = setTimeout(() => this.readCatalog(), none ? catalogRetry : modelRetry);
+    }
   }
 
   // Workers that are only starting again do not empty the page.
@@ -71,7 +74,7 @@ class Store extends EventTarget {
       const drawn = tasks.filter(hasForm);
       const known = order.map((name) => drawn.find((task) => task.name === name)).filter(Boolean);
       this.tasks = [...known, ...drawn.filter((task) => !known.includes(task))];
-      this.models = models;
+      if (models.length > 0) this.models = models;
     }
     this.dispatchEvent(new Event('catalog'));
   }
@@ -84,6 +87,11 @@ class Store extends EventTarget {
   /** The models that serve a task. */
   modelsFor(task) {
     return this.models.filter((model) => model.tasks?.includes(task));
+  }
+
+  /** Whether a task that only models can do has none. */
+  lacksModel(task) {
+    return task.schema.properties?.prompt !== undefined && this.modelsFor(task.name).length === 0;
   }
 
   /** The job, as far as it is known here. */

@@ -88,7 +88,7 @@ func (l *Layout) Has(name string) bool { _, ok := l.parts[name]; return ok }
 // "scheduler", or its "model_index"; nil if there is none. Settings that do not show in a
 // file, such as the number of attention heads, are those of the family's own models.
 func (l *Layout) Config(name string) []byte {
-	var value any = l.configs[name]
+	value := l.configs[name]
 	if p, ok := l.parts[name]; ok {
 		value = p.config
 	}

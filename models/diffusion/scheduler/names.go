@@ -152,7 +152,7 @@ func (c Config) With(name string) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	if with.FlowSigmas && c.FlowSigmas == false {
+	if with.FlowSigmas && !c.FlowSigmas {
 		with.FlowShift = c.Shift
 	}
 	return with, nil

@@ -44,10 +44,10 @@ func (s *pndm) step(r *Run, i int, x, out []float32) {
 	if i != 1 {
 		s.outs.push(out)
 	}
-	switch {
-	case i == 0:
+	switch i {
+	case 0:
 		s.start = slices.Clone(x)
-	case i == 1:
+	case 1:
 		combine(out, 0.5, out, 0.5, s.outs.at(0))
 		copy(x, s.start)
 	default:

@@ -90,10 +90,10 @@ func (s *unipc) weights(ratios []float64, h, bh float64, corrector bool) []float
 	if !corrector {
 		n--
 	}
-	switch {
-	case n == 0:
+	switch n {
+	case 0:
 		return nil
-	case n == 1: // as simplified in the paper
+	case 1: // as simplified in the paper
 		return []float64{0.5}
 	}
 	matrix := make([][]float64, n) // rows r^i, and the right side

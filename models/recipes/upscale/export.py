@@ -35,7 +35,7 @@ patterns blur. Alpha is not its business.
 {steps:,} steps of {batch} pairs, {minutes:.0f} minutes of one CPU core (Intel Sapphire Rapids, bfloat16 on AMX): pictures of 128×128
 composed from the stickers and tiles of helicon-stickers, and drawings of curves and polygons, reduced four times by one of
 five filters, some blurred, with noise or compressed as JPEG. Differences of pixels and of gradients; no adversary.
-Data, licences and attributions: `models/recipes/stickers/NOTICE.md` of Helicon's source (Noto Emoji and Blobmoji,
+Data, licences and attributions: `models/recipes/image/NOTICE.md` of Helicon's source (Noto Emoji and Blobmoji,
 Apache-2.0; Fluent Emoji, MIT; Twemoji, CC BY 4.0; tiles of Dungeon Crawl Stone Soup, CC0). The recipe is in
 `models/recipes/upscale`.
 

@@ -26,7 +26,7 @@ class JobFacts extends HTMLElement {
 }
 
 const list = (entries) => h('dl', {}, entries
-  .filter(([, value]) => value !== null && value !== undefined && value !== '')
+  .filter(([, value]) => value !== null && value !== undefined && value !== false && value !== '')
   .map(([term, value]) => h('div', {}, h('dt', {}, term), h('dd', {}, value))));
 
 function facts(job, pace) {
@@ -42,7 +42,7 @@ function facts(job, pace) {
     [t('fact.first'), pace.first === null ? null : duration(pace.first)],
     [t('fact.ran'), ran === null ? null : duration(Math.max(0, ran))],
     [t('fact.rate'), pace.rate === null ? null : t('stat.rate', { n: number(pace.rate, 1) })],
-    [t('fact.tokens'), usage && t('fact.tokens.value', { in: number(usage.input_tokens ?? 0), out: number(usage.output_tokens ?? 0) })],
+    [t('fact.tokens'), usage?.output_tokens !== undefined && t('fact.tokens.value', { in: number(usage.input_tokens ?? 0), out: number(usage.output_tokens ?? 0) })],
     [t('fact.finish'), meta?.finish_reason && tOr(`fact.finish.${meta.finish_reason}`, meta.finish_reason)],
     [t('fact.dropped'), meta?.dropped_messages],
     [t('fact.attempts'), job.attempts > 1 ? job.attempts : null],

@@ -151,7 +151,8 @@ function thumbnail(job) {
   return artifact && h('img', { class: 'thumbnail', src: artifact.url, alt: '', loading: 'lazy', decoding: 'async', width: 48, height: 48 });
 }
 
-const nameOf = (job) => (job.input.prompt ?? job.input.messages?.at(-1)?.content ?? '').trim().slice(0, 160) || t('jobs.untitled');
+const nameOf = (job) => (job.input.prompt ?? job.input.messages?.at(-1)?.content ?? '').trim().slice(0, 160)
+  || taskTitle(store.task(job.task) ?? { name: job.task });
 
 // Makes rows the children of list, moving only those that are not in place.
 function reconcile(list, rows) {

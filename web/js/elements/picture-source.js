@@ -49,7 +49,8 @@ class PictureSource extends View {
   #draw() {
     this.hidden = !this.#task?.name.startsWith('image.');
     if (this.hidden) return;
-    this.replaceChildren(this.file, source.picture ? this.#shown(source.picture) : this.#invitation(), this.fault);
+    const shown = source.picture && takesPicture(this.#task);
+    this.replaceChildren(this.file, shown ? this.#shown(source.picture) : this.#invitation(), this.fault);
   }
 
   #invitation() {

@@ -85,7 +85,9 @@ class StudioApp extends View {
 
   #catalogChanged() {
     this.#drawTasks();
+    const begun = this.#route.job ? undefined : store.task(this.#route.task);
     if (this.#route.waiting) this.#navigate();
+    else if (begun && (this.stage.querySelector('.hero .fault') || store.lacksModel(begun))) this.#drawBeginning(begun);
     else if (this.#route.job && store.job(this.#route.job)) this.#shown(store.job(this.#route.job));
   }
 
@@ -180,6 +182,7 @@ class StudioApp extends View {
       h('img', { src: 'icon.svg', alt: '', width: 64, height: 64 }),
       h('h1', {}, tOr(`hero.${task.name}`, t('hero.other'))),
       h('p', {}, tOr(`hero.${task.name}.detail`, task.description)),
+      store.models.length > 0 && store.lacksModel(task) && h('p', { class: 'fault' }, t('hero.nomodel')),
       examples.length > 0 && h('section', { class: 'examples', 'aria-label': t('hero.examples') },
         examples.map((text) => h('button', { type: 'button', on: { click: () => this.composer.write(text) } }, text)))));
   }
@@ -204,6 +207,7 @@ class StudioApp extends View {
     if (!task) return;
     this.composer.task = task;
     this.composer.adopt(job);
+    if (!this.#route.job) this.#turnTo(task.name);
   }
 
   #resume(job) {

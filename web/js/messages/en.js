@@ -38,6 +38,7 @@ export const en = {
   'hero.image.upscale': 'The same picture, larger',
   'hero.image.upscale.detail': 'A network draws the details that a larger picture needs.',
   'hero.other': 'What shall we make?',
+  'hero.nomodel': 'There is no model for this yet. Put one into the folder of models that the server was started with; it is found at once.',
   'hero.examples': 'Begin with one of these',
 
   'composer.form': 'New job',
@@ -186,7 +187,6 @@ export const en = {
   'jobs.empty': 'Nothing yet',
   'jobs.empty.detail': 'Everything you make appears here, and stays when you close the page.',
   'jobs.none': 'No job in this state',
-  'jobs.untitled': 'Untitled',
 
   'job.version': 'Version {n}',
   'job.cancel': 'Cancel',

@@ -38,6 +38,7 @@ export const zh = {
   'hero.image.upscale': '同一张图，更大',
   'hero.image.upscale.detail': '由神经网络补出放大所需的细节。',
   'hero.other': '想做点什么？',
+  'hero.nomodel': '还没有能做这件事的模型。把模型放进服务器启动时指定的模型文件夹，立即就会被找到。',
   'hero.examples': '从这里开始',
 
   'composer.form': '新作品',
@@ -186,7 +187,6 @@ export const zh = {
   'jobs.empty': '还没有作品',
   'jobs.empty.detail': '你创作的一切都会出现在这里，关闭页面后也会保留。',
   'jobs.none': '没有处于此状态的作品',
-  'jobs.untitled': '无题',
 
   'job.version': '版本 {n}',
   'job.cancel': '取消',

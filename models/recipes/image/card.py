@@ -41,7 +41,7 @@ mixes them. Details as small as eyes and fingers blur: an eighth of the width is
 
 {training}
 
-Data, licences and attributions are in `models/recipes/stickers/NOTICE.md` of Helicon's source: Noto Emoji (Apache-2.0),
+Data, licences and attributions are in `models/recipes/image/NOTICE.md` of Helicon's source: Noto Emoji (Apache-2.0),
 Fluent Emoji (MIT), Twemoji (CC BY 4.0), Unicode CLDR (Unicode-3.0), tiles of Dungeon Crawl Stone Soup (CC0). Pictures
 were composed with backgrounds, colours, sizes, places and pairs, and the prompts written from what is in them. One pair
 of thing and style in ten, chosen by a hash, was held out.
