@@ -176,7 +176,7 @@ type engineFlags struct {
 	Models  string        `help:"Folder of model bundles; ${default} unless given." default:"${data}/models" placeholder:"DIR" type:"path"`
 	Threads int           `help:"Cores to compute on; 0 means all." default:"0"`
 	CPU     tensor.Level  `help:"Highest level of processor instructions to use: generic, avx2, avx512 or amx; the best unless given." name:"cpu" placeholder:"LEVEL"`
-	Compute computeType   `help:"Type that pictures are computed in: auto is the one that the model's weights have, f32 the most exact, bf16 faster, int8 the fastest." default:"auto" placeholder:"TYPE"`
+	Compute computeType   `help:"Type that pictures are computed in: auto is bf16 where the processor is fast at it and else the one that the model's weights have; f32 is the most exact, int8 takes the least memory." default:"auto" placeholder:"TYPE"`
 	Mem     byteSize      `help:"Memory for models and running jobs; 0 means 3/4 of the machine's." default:"0"`
 	Slots   int           `help:"Jobs of each kind to run at once; 0 means 16 texts, which are written together, and one of any other kind." default:"0"`
 	Grace   time.Duration `help:"How long running jobs may go on when the worker is told to stop, before they are handed back." default:"7s"`
@@ -220,8 +220,16 @@ func (f engineFlags) memory() (int64, error) {
 var modalities = []string{"text", "image"}
 
 // computeType is a type that networks are computed in, by the name that users give it; 0 is
-// the one that their weights have.
+// for the program to choose.
 type computeType tensor.DType
+
+// on returns the type to compute in on a pool; 0 is the one that the weights have.
+func (c computeType) on(pool *tensor.Pool) tensor.DType {
+	if c == 0 && pool.FastBF16() {
+		return tensor.BF16
+	}
+	return tensor.DType(c)
+}
 
 // UnmarshalText reads a name.
 func (c *computeType) UnmarshalText(text []byte) error {
@@ -288,7 +296,7 @@ func (e *engine) generators(f engineFlags, log *slog.Logger, q *queue.Queue, bun
 		return nil, err
 	}
 	painter, err := image.New(image.Config{
-		Hub: bundles, Memory: e.memory, Artifacts: q, Pool: e.pool, Compute: tensor.DType(f.Compute), Log: log,
+		Hub: bundles, Memory: e.memory, Artifacts: q, Pool: e.pool, Compute: f.Compute.on(e.pool), Log: log,
 	})
 	return map[string]generators.Generator{"text": writer, "image": painter}, err
 }

@@ -107,6 +107,13 @@ func (p *Pool) Threads() int {
 // Level returns the instructions that operations use.
 func (p *Pool) Level() Level { return p.uses().best() }
 
+// FastBF16 reports whether products in BF16 take much less time than in float32. By
+// AVX512-BF16 they do not on processors that have AMX for it.
+func (p *Pool) FastBF16() bool {
+	f := p.uses()
+	return f.tiles || f.bf16 && !detect().tiles
+}
+
 // uses returns what kernels may use.
 func (p *Pool) uses() features {
 	if p == nil {
