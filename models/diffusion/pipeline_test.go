@@ -261,6 +261,7 @@ func TestRequestErrors(t *testing.T) {
 		"Hires.Strength":  {Hires: &Hires{Scale: 2, Strength: nan}},
 		"Hires":           {Init: picture, Mask: half(16, 16), Hires: &Hires{Scale: 2}},
 		"Prompt":          {Prompt: "(cat:1000)"},
+		"Prompt ":         {Prompt: strings.Repeat("cat BREAK ", 40)},
 		"Negative":        {Negative: strings.Repeat("x", 1<<20)},
 	} {
 		if r.Steps == 0 {

@@ -69,8 +69,15 @@ func (t *textEncoder) chunks(prompt, field string) ([]clip.Chunk, error) {
 	if errors.Is(err, clip.ErrPrompt) {
 		return nil, &RequestError{Field: field, Reason: fmt.Sprintf("is no prompt: %v", err)}
 	}
+	if len(c) > maxChunks {
+		return nil, bad(field, "takes %d times what the text encoder reads at once, want at most %d", len(c), maxChunks)
+	}
 	return c, err
 }
+
+// maxChunks bounds the memory of attention to a prompt, which goes through the whole
+// network: 64 KiB of text could take tens of gigabytes.
+const maxChunks = 16
 
 // states is what an encoder makes of chunks.
 type states struct {

@@ -35,6 +35,9 @@ func newPNDM(p *plan) (sampler, error) {
 		if i == 1 { // the first step once more
 			from, to = p.bar[min(int(t)+p.TrainSteps/p.steps, p.TrainSteps-1)], p.bar[int(t)]
 		}
+		if from == 0 { // formula 9 divides by it
+			return nil, fmt.Errorf("scheduler: PNDM for a model whose noise ends with no signal left: %w", ErrOptions)
+		}
 		s.from, s.to = append(s.from, from), append(s.to, to)
 	}
 	return s, nil

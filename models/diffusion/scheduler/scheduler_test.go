@@ -172,6 +172,15 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
+// TestPNDMWithoutSignal refuses what would divide by zero.
+func TestPNDMWithoutSignal(t *testing.T) {
+	t.Parallel()
+	const text = `{"_class_name":"PNDMScheduler","skip_prk_steps":true,"rescale_betas_zero_snr":true,"timestep_spacing":"trailing","prediction_type":"v_prediction"}`
+	if _, err := New(parse(t, text), Options{Steps: 4}); !errors.Is(err, ErrOptions) {
+		t.Errorf("error %v, want ErrOptions", err)
+	}
+}
+
 func TestOptionErrors(t *testing.T) {
 	t.Parallel()
 	noise := func(int, []float32) {}
