@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"helicon/models/lm"
+	"helicon/models/lm/family"
 	"helicon/models/tokenizer"
 )
 
@@ -41,7 +41,7 @@ func TestQuantize(t *testing.T) {
 	if !strings.Contains(line, "llama") || !strings.Contains(line, "Q8_0") || !strings.Contains(line, "512") {
 		t.Errorf("it is listed as %q", line)
 	}
-	if err := lm.Check(os.DirFS(dir)); err != nil {
+	if err := family.Check(os.DirFS(dir)); err != nil {
 		t.Error(err)
 	}
 	tok, err := tokenizer.Load(os.DirFS(dir))

@@ -16,6 +16,7 @@ import (
 	"helicon/generators"
 	"helicon/models/hub"
 	"helicon/models/lm"
+	"helicon/models/lm/family"
 	"helicon/models/tokenizer"
 	"helicon/queue"
 )
@@ -288,7 +289,7 @@ type pooler struct {
 }
 
 // observer takes in the last states of a model.
-func (p *pooler) observer(c lm.Config) lm.Observer {
+func (p *pooler) observer(c family.Config) lm.Observer {
 	return lm.Observer{Hidden: func(layer, position int, states []float32) {
 		if layer == c.Layers {
 			p.add(position, states, c.Hidden)

@@ -19,7 +19,7 @@ import (
 
 	"helicon/generators"
 	"helicon/models/hub"
-	"helicon/models/lm"
+	"helicon/models/lm/family"
 	"helicon/models/sample/grammar"
 	"helicon/models/tensor"
 	"helicon/queue"
@@ -135,7 +135,7 @@ func (g *Generator) tasksOf(b *hub.Bundle) []string {
 // supported reports whether a bundle is a sound language model.
 func supported(b *hub.Bundle) bool {
 	return b.Problem == nil && slices.ContainsFunc(b.Architectures, func(name string) bool {
-		return slices.Contains(lm.Architectures(), name)
+		return slices.Contains(family.Architectures(), name)
 	})
 }
 

@@ -19,7 +19,7 @@ import (
 	"strings"
 	"sync"
 
-	"helicon/models/lm"
+	"helicon/models/lm/family"
 	"helicon/models/tensor"
 	"helicon/models/tokenizer"
 	"helicon/models/weights"
@@ -95,8 +95,8 @@ type work struct {
 	recipe
 	options Options
 	report  Report
-	config  lm.Config
-	parts   []lm.Part
+	config  family.Config
+	parts   []family.Part
 	pairs   []weights.Pair
 	close   func() error
 
@@ -105,7 +105,7 @@ type work struct {
 
 // openFolder takes in a model in Hugging Face's layout.
 func (w *work) openFolder(fsys fs.FS) error {
-	x, err := lm.ToGGUF(fsys)
+	x, err := family.ToGGUF(fsys)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (w *work) general() []weights.Pair {
 
 // openGGUF takes in a GGUF file: its tensors are what they are.
 func (w *work) openGGUF(fsys fs.FS) error {
-	if err := lm.Check(fsys); err != nil {
+	if err := family.Check(fsys); err != nil {
 		return err
 	}
 	s, err := weights.Open(fsys, "model")
@@ -175,7 +175,7 @@ func (w *work) openGGUF(fsys fs.FS) error {
 	}
 	w.config.Tied = !s.Has("output.weight")
 	for _, info := range s.Header().Tensors() {
-		part := lm.Part{Name: info.Name, DType: info.DType, Shape: info.Shape}
+		part := family.Part{Name: info.Name, DType: info.DType, Shape: info.Shape}
 		rows, columns := part.Rows()
 		part.Open = func() (func([]float32, int), error) {
 			t, err := s.Tensor(info.Name, info.Shape...)
@@ -218,7 +218,7 @@ func (w *work) sources() ([]weights.Source, error) {
 const batchBytes = 16 << 20
 
 // write encodes a tensor as type d, some rows at a time on all threads.
-func (w *work) write(out io.Writer, part *lm.Part, d tensor.DType) error {
+func (w *work) write(out io.Writer, part *family.Part, d tensor.DType) error {
 	row, err := part.Open()
 	if err != nil {
 		return err

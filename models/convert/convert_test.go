@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"helicon/models/lm"
+	"helicon/models/lm/family"
 	"helicon/models/tensor"
 	"helicon/models/weights"
 )
@@ -73,13 +74,13 @@ func TestGoldenGGUFText(t *testing.T) {
 				t.Parallel()
 				out := t.TempDir()
 				_, err := File(t.Context(), folder, filepath.Join(out, "model.gguf"), Options{Type: kind})
-				if errors.Is(err, lm.ErrUnsupported) {
+				if errors.Is(err, family.ErrUnsupported) {
 					t.Skip(err)
 				}
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := lm.Check(os.DirFS(out)); err != nil {
+				if err := family.Check(os.DirFS(out)); err != nil {
 					t.Fatal(err)
 				}
 				m, err := lm.Load(os.DirFS(out), lm.Options{Pool: pool})

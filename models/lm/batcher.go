@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"helicon/models/lm/family"
 )
 
 // ErrClosed is returned for texts whose Batcher was closed.
@@ -35,7 +37,7 @@ const (
 )
 
 // size returns what a step of the batcher has room for.
-func (o BatchOptions) size(c *Config) passSize {
+func (o BatchOptions) size(c *family.Config) passSize {
 	n := o.Sequences
 	if n == 0 {
 		n = defaultSequences
@@ -89,14 +91,14 @@ func (m *Model) NewBatcher(ctx context.Context, o BatchOptions) (*Batcher, error
 	c, size := &m.config, o.size(&m.config)
 	limit := int64(size.sequences) * int64(pagesFor(c.Context))
 	if o.Memory > 0 {
-		limit = min(limit, o.Memory/c.pageBytes())
+		limit = min(limit, o.Memory/pageBytes(c))
 	}
 	if limit < 1 || o.Sequences < 0 {
-		return nil, fmt.Errorf("lm: %d bytes for keys and values of %d texts; a page takes %d: %w", o.Memory, size.sequences, c.pageBytes(), ErrFull)
+		return nil, fmt.Errorf("lm: %d bytes for keys and values of %d texts; a page takes %d: %w", o.Memory, size.sequences, pageBytes(c), ErrFull)
 	}
 	b := &Batcher{
 		model: m, pass: m.newPass(size), cache: newPages(c, int(limit)), most: size.sequences,
-		lookup: !o.NoLookup, window: c.commonWindow(),
+		lookup: !o.NoLookup, window: c.CommonWindow(),
 		ended: make(chan struct{}), wake: make(chan struct{}, 1),
 		active: make([]*task, 0, size.sequences), prompts: make([]*task, 0, size.sequences),
 		running: make([]*task, 0, size.sequences), runs: make([]run, 0, size.sequences),
@@ -106,19 +108,6 @@ func (m *Model) NewBatcher(ctx context.Context, o BatchOptions) (*Batcher, error
 	ctx, b.cancel = context.WithCancelCause(ctx)
 	go b.work(ctx)
 	return b, nil
-}
-
-// commonWindow returns the largest window of the layers, or 0 if one sees everything.
-func (c *Config) commonWindow() int {
-	most := 0
-	for i := range c.Layers {
-		w := c.windowOf(i)
-		if w == 0 {
-			return 0
-		}
-		most = max(most, w)
-	}
-	return most
 }
 
 // Room returns the most tokens that a text can have, its prompt included.

@@ -118,10 +118,10 @@ func batchModels(t *testing.T) map[string]fs.FS {
 	mistral := randomLlama(smallLlama)
 	mistral.config["architectures"], mistral.config["sliding_window"] = []string{"MistralForCausalLM"}, 5
 	all["mistral, window of all layers"] = mistral.fsys(t, tensor.F16)
-	for name, config := range families() {
+	for name, config := range families(t) {
 		all[name] = randomBundle(t, config).fsys(t, tensor.F32)
 	}
-	all["longrope"] = randomBundle(t, longrope()).fsys(t, tensor.F32)
+	all["longrope"] = randomBundle(t, longrope(t)).fsys(t, tensor.F32)
 	return all
 }
 
@@ -145,8 +145,8 @@ func TestBatchEqualsAlone(t *testing.T) {
 // over, so that pages of prefixes have to go.
 func TestBatchMemory(t *testing.T) {
 	t.Parallel()
-	m := load(t, randomBundle(t, longContext()).fsys(t, tensor.F32), 1)
-	b := newBatcher(t, m, BatchOptions{Memory: 13 * m.config.pageBytes()})
+	m := load(t, randomBundle(t, longContext(t)).fsys(t, tensor.F32), 1)
+	b := newBatcher(t, m, BatchOptions{Memory: 13 * pageBytes(&m.config)})
 	if got := b.Room(); got != 13*PageTokens {
 		t.Fatalf("room for %d tokens in 13 pages", got)
 	}
@@ -157,14 +157,14 @@ func TestBatchMemory(t *testing.T) {
 	if !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "416") {
 		t.Errorf("a text that never fits: %v, want ErrFull with the room", err)
 	}
-	if _, err := m.NewBatcher(t.Context(), BatchOptions{Memory: m.config.pageBytes() - 1}); !errors.Is(err, ErrFull) {
+	if _, err := m.NewBatcher(t.Context(), BatchOptions{Memory: pageBytes(&m.config) - 1}); !errors.Is(err, ErrFull) {
 		t.Errorf("no room for a page: %v, want ErrFull", err)
 	}
 }
 
 // longContext is a small Llama for longer texts than those of the other tests.
-func longContext() map[string]any {
-	config := families()["qwen3"]
+func longContext(t testing.TB) map[string]any {
+	config := families(t)["qwen3"]
 	config["max_position_embeddings"] = 2000
 	return config
 }
@@ -173,7 +173,7 @@ func longContext() map[string]any {
 // several that come at once are read once.
 func TestBatchPrefix(t *testing.T) {
 	t.Parallel()
-	m := load(t, randomBundle(t, longContext()).fsys(t, tensor.F32), 1)
+	m := load(t, randomBundle(t, longContext(t)).fsys(t, tensor.F32), 1)
 	b := newBatcher(t, m, BatchOptions{})
 	prompt := someTokens(10*PageTokens+5, m.config.Vocab)
 	first := newChooser(7)
@@ -213,7 +213,7 @@ func TestBatchPrefix(t *testing.T) {
 // TestBatchErrors checks that what goes wrong with a text is its caller's alone.
 func TestBatchErrors(t *testing.T) {
 	t.Parallel()
-	m := load(t, randomBundle(t, longContext()).fsys(t, tensor.F32), 1)
+	m := load(t, randomBundle(t, longContext(t)).fsys(t, tensor.F32), 1)
 	b := newBatcher(t, m, BatchOptions{})
 	long := text{someTokens(500, m.config.Vocab), 400, 5}
 	var group sync.WaitGroup
@@ -293,7 +293,7 @@ func (brokenNorm) Forward(*tensor.Exec, []float32, []float32) { panic("broken no
 // TestBatchClose closes a batcher in the middle of its texts.
 func TestBatchClose(t *testing.T) {
 	t.Parallel()
-	m := load(t, randomBundle(t, longContext()).fsys(t, tensor.F32), 1)
+	m := load(t, randomBundle(t, longContext(t)).fsys(t, tensor.F32), 1)
 	b := newBatcher(t, m, BatchOptions{Sequences: 2})
 	var group sync.WaitGroup
 	begun := make(chan struct{}, 1)
@@ -331,7 +331,7 @@ func TestBatchLogitsAreNoNumbers(t *testing.T) {
 		embed.data[5*smallLlama.hidden+i] = float32(math.NaN())
 	}
 	m := load(t, bundle.fsys(t, tensor.F32), 2)
-	b := newBatcher(t, m, BatchOptions{Memory: 4 * m.config.pageBytes()})
+	b := newBatcher(t, m, BatchOptions{Memory: 4 * pageBytes(&m.config)})
 	for range 3 {
 		var group sync.WaitGroup
 		group.Go(func() {
@@ -365,7 +365,7 @@ func TestBatchLogitsAreNoNumbers(t *testing.T) {
 // the middle when counting begins and ends.
 func TestBatchAllocatesNothing(t *testing.T) {
 	for _, sequences := range []int{1, 16} {
-		m := load(t, randomBundle(t, longContext()).fsys(t, tensor.F32), 2)
+		m := load(t, randomBundle(t, longContext(t)).fsys(t, tensor.F32), 2)
 		b := newBatcher(t, m, BatchOptions{})
 		const steps = 300
 		var allocated float64
@@ -436,7 +436,7 @@ func TestLookup(t *testing.T) {
 // TestLookupSavesSteps writes a text that repeats itself: the same in fewer steps.
 func TestLookupSavesSteps(t *testing.T) {
 	t.Parallel()
-	m := load(t, randomBundle(t, longContext()).fsys(t, tensor.F32), 1)
+	m := load(t, randomBundle(t, longContext(t)).fsys(t, tensor.F32), 1)
 	for _, o := range []BatchOptions{{NoLookup: true}, {}} {
 		b := newBatcher(t, m, o)
 		var ids []int
@@ -466,7 +466,7 @@ func TestBatcherLongPromptBehindWindow(t *testing.T) {
 	mistral.config["architectures"], mistral.config["sliding_window"] = []string{"MistralForCausalLM"}, 5
 	m := load(t, mistral.fsys(t, tensor.F32), 2)
 	pages := int64(pagesFor(5+stepTokens) + 2)
-	b := newBatcher(t, m, BatchOptions{Memory: pages * m.config.pageBytes()})
+	b := newBatcher(t, m, BatchOptions{Memory: pages * pageBytes(&m.config)})
 	if b.windowPages() != b.cache.limit || b.Room() != size.context {
 		t.Fatalf("room for %d tokens in %d pages, want %d in %d", b.Room(), b.cache.limit, size.context, b.windowPages())
 	}

@@ -136,7 +136,7 @@ func (s *State) chunk(ctx context.Context, fresh int, o Observer) error {
 	if o.Hidden != nil {
 		o.Hidden(s.model.config.Layers, position, states)
 	}
-	e := s.model.config.embedWidth
+	e := s.model.config.EmbedWidth
 	if o.Logits == nil {
 		states = states[len(states)-e:]
 	}
@@ -220,7 +220,7 @@ func (p *pass) attend(i int, h []float32) {
 	e.StoreKV(p.kv[i], k, v, p.spans)
 	e.PagedAttention(tensor.PagedAttention{
 		Out: q, Q: q, KV: p.kv[i], Spans: p.spans,
-		Heads: c.Heads, Window: l.window, Scale: l.scale, Cap: float32(c.scoreCap), KeyBias: p.keyBias,
+		Heads: c.Heads, Window: l.window, Scale: l.scale, Cap: float32(c.ScoreCap), KeyBias: p.keyBias,
 	})
 	l.o.Forward(e, h, q) // [T, C]
 }

@@ -8,70 +8,29 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
 
+	"helicon/models/lm/family"
 	"helicon/models/tensor"
 	"helicon/models/weights"
 )
 
-// families are small decoders of every family and form: what their configurations say
-// beside the sizes that most of them share.
-func families() map[string]map[string]any {
-	type config = map[string]any
-	all := map[string]config{
-		"gpt2":         {"architectures": "GPT2LMHeadModel"},
-		"gpt2, untied": {"architectures": "GPT2LMHeadModel", "tie_word_embeddings": false, "n_inner": 40, "scale_attn_by_inverse_layer_idx": true},
-		"bigcode":      {"architectures": "GPTBigCodeForCausalLM"},
-		"bigcode, many keys": {"architectures": "GPTBigCodeForCausalLM", "multi_query": false,
-			"scale_attn_weights": false},
-		"qwen2, two windows": {"architectures": "Qwen2ForCausalLM", "use_sliding_window": true,
-			"sliding_window": 5, "layer_types": []string{"sliding_attention", "full_attention", "sliding_attention"}},
-		"qwen3":     {"architectures": "Qwen3ForCausalLM", "head_dim": 12},
-		"mixtral":   {"architectures": "MixtralForCausalLM", "num_local_experts": 5, "num_experts_per_tok": 2},
-		"qwen3 moe": {"architectures": "Qwen3MoeForCausalLM", "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 20, "mlp_only_layers": []int{1}},
-		"gemma":     {"architectures": "GemmaForCausalLM", "head_dim": 10},
-		"gemma2": {"architectures": "Gemma2ForCausalLM", "head_dim": 16, "query_pre_attn_scalar": 3,
-			"sliding_window": 7, "attn_logit_softcapping": 1.5, "final_logit_softcapping": 2},
-		"gemma3": {"architectures": "Gemma3ForCausalLM", "head_dim": 16, "query_pre_attn_scalar": 9,
-			"sliding_window": 7, "sliding_window_pattern": 2, "rope_scaling": config{"rope_type": "linear", "factor": 8}},
-		"neox":             {"architectures": "GPTNeoXForCausalLM"},
-		"neox, serial":     {"architectures": "GPTNeoXForCausalLM", "use_parallel_residual": false, "rotary_pct": 1},
-		"phi":              {"architectures": "PhiForCausalLM"},
-		"phi, head norms":  {"architectures": "PhiForCausalLM", "qk_layernorm": true},
-		"phi3":             {"architectures": "Phi3ForCausalLM", "sliding_window": 9, "partial_rotary_factor": 0.75},
-		"stablelm":         {"architectures": "StableLmForCausalLM", "use_qkv_bias": true},
-		"stablelm2":        {"architectures": "StableLmForCausalLM", "qk_layernorm": true, "use_parallel_residual": true},
-		"falcon":           {"architectures": "FalconForCausalLM"},
-		"falcon, groups":   {"architectures": "FalconForCausalLM", "new_decoder_architecture": true, "num_kv_heads": 2},
-		"falcon, one norm": {"architectures": "FalconForCausalLM", "new_decoder_architecture": true, "num_kv_heads": 3, "num_ln_in_parallel_attn": 1},
-		"falcon, alibi": {"architectures": "FalconForCausalLM", "alibi": true, "multi_query": false,
-			"parallel_attn": false, "bias": true},
-		"opt":             {"architectures": "OPTForCausalLM"},
-		"opt, narrow":     {"architectures": "OPTForCausalLM", "word_embed_proj_dim": 20, "do_layer_norm_before": false},
-		"opt, plain norm": {"architectures": "OPTForCausalLM", "word_embed_proj_dim": 60, "layer_norm_elementwise_affine": false, "enable_bias": false},
-		"bloom":           {"architectures": "BloomForCausalLM"},
+// families are small decoders of every family and form, as their config.json says them.
+func families(t testing.TB) map[string]map[string]any {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("family", "testdata", "families.json"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, c := range all {
-		c["architectures"] = []any{c["architectures"]}
-		sizes := config{"vocab_size": smallLlama.vocab, "max_position_embeddings": 256, "hidden_size": 48,
-			"num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2, "intermediate_size": 40}
-		switch name := c["architectures"].([]any)[0].(string); {
-		case strings.HasPrefix(name, "GPT2"), strings.HasPrefix(name, "GPTBig"):
-			sizes = config{"vocab_size": smallLlama.vocab, "n_positions": 256, "n_embd": 48, "n_layer": 3, "n_head": 6}
-		case strings.HasPrefix(name, "OPT"):
-			sizes["ffn_dim"] = 40
-		case strings.HasPrefix(name, "GPTNeoX"):
-			delete(sizes, "num_key_value_heads")
-		}
-		for key, value := range sizes {
-			if _, ok := c[key]; !ok {
-				c[key] = value
-			}
-		}
+	var all map[string]map[string]any
+	if err := json.Unmarshal(raw, &all); err != nil {
+		t.Fatal(err)
 	}
 	return all
 }
@@ -79,7 +38,7 @@ func families() map[string]map[string]any {
 // eachFamily runs a test on every one of the families, in F32.
 func eachFamily(t *testing.T, f func(t *testing.T, b bundle)) {
 	t.Parallel()
-	for name, config := range families() {
+	for name, config := range families(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f(t, randomBundle(t, config))
@@ -94,7 +53,7 @@ func randomBundle(t testing.TB, config map[string]any) bundle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := readConfig(fstest.MapFS{"config.json": {Data: raw}})
+	c, err := family.ReadConfig(fstest.MapFS{"config.json": {Data: raw}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +66,7 @@ func randomBundle(t testing.TB, config map[string]any) bundle {
 type drawer struct {
 	random  *rand.Rand
 	tensors map[string]named
-	config  *Config
+	config  *family.Config
 }
 
 func (d *drawer) tensor(name string, shape ...int) {
@@ -120,7 +79,7 @@ func (d *drawer) tensor(name string, shape ...int) {
 		x.data[i] = float32(d.random.NormFloat64() / math.Sqrt(float64(shape[len(shape)-1])))
 		if len(shape) == 1 {
 			x.data[i] = float32(d.random.NormFloat64()) / 4
-			if strings.HasSuffix(name, ".weight") && d.config.norm != rmsNormLessOne {
+			if strings.HasSuffix(name, ".weight") && d.config.Norm != family.RMSNormLessOne {
 				x.data[i]++
 			}
 		}
@@ -134,7 +93,7 @@ func (d *drawer) linear(prefix, path string, out, in int, bias bool) {
 		return
 	}
 	shape := []int{out, in}
-	if d.config.layout.conv1D {
+	if d.config.Layout.Conv1D {
 		shape = []int{in, out}
 	}
 	d.tensor(prefix+path+".weight", shape...)
@@ -144,17 +103,17 @@ func (d *drawer) linear(prefix, path string, out, in int, bias bool) {
 }
 
 func (d *drawer) norm(prefix, path string, channels int) {
-	if path == "" || d.config.norm == plainLayerNorm {
+	if path == "" || d.config.Norm == family.PlainLayerNorm {
 		return
 	}
 	d.tensor(prefix+path+".weight", channels)
-	if d.config.norm == layerNorm {
+	if d.config.Norm == family.LayerNorm {
 		d.tensor(prefix+path+".bias", channels)
 	}
 }
 
 func (d *drawer) headNorm(prefix, path string, heads int) {
-	if !d.config.headNorms || path == "" {
+	if !d.config.HeadNorms || path == "" {
 		d.norm(prefix, path, d.config.HeadDim)
 		return
 	}
@@ -164,60 +123,60 @@ func (d *drawer) headNorm(prefix, path string, heads int) {
 }
 
 func (d *drawer) decoder() {
-	c, n := d.config, &d.config.layout
-	root := n.root + "."
-	d.tensor(root+n.embed+".weight", c.Vocab, c.embedWidth)
-	if n.positions != "" {
-		d.tensor(root+n.positions+".weight", c.positionOffset+c.Context, c.Hidden)
+	c, n := d.config, &d.config.Layout
+	root := n.Root + "."
+	d.tensor(root+n.Embed+".weight", c.Vocab, c.EmbedWidth)
+	if n.Positions != "" {
+		d.tensor(root+n.Positions+".weight", c.PositionOffset+c.Context, c.Hidden)
 	}
-	d.norm(root, n.embedNorm, c.Hidden)
-	if n.widen != "" {
-		d.tensor(root+n.widen+".weight", c.Hidden, c.embedWidth)
-		d.tensor(root+n.narrow+".weight", c.embedWidth, c.Hidden)
+	d.norm(root, n.EmbedNorm, c.Hidden)
+	if n.Widen != "" {
+		d.tensor(root+n.Widen+".weight", c.Hidden, c.EmbedWidth)
+		d.tensor(root+n.Narrow+".weight", c.EmbedWidth, c.Hidden)
 	}
-	d.norm(root, n.norm, c.Hidden)
+	d.norm(root, n.Norm, c.Hidden)
 	if !c.Tied {
-		d.tensor(n.head+".weight", c.Vocab, c.embedWidth)
-		if c.headBias {
-			d.tensor(n.head+".bias", c.Vocab)
+		d.tensor(n.Head+".weight", c.Vocab, c.EmbedWidth)
+		if c.HeadBias {
+			d.tensor(n.Head+".bias", c.Vocab)
 		}
 	}
 	for i := range c.Layers {
-		d.block(root+n.blocks+"."+strconv.Itoa(i)+".", i)
+		d.block(root+n.Blocks+"."+strconv.Itoa(i)+".", i)
 	}
 }
 
 func (d *drawer) block(prefix string, i int) {
-	c, n := d.config, &d.config.layout
+	c, n := d.config, &d.config.Layout
 	for _, path := range []string{
-		n.attention.before, n.attention.after, n.attention.sum, n.mlp.before, n.mlp.after, n.mlp.sum,
+		n.Attention.Before, n.Attention.After, n.Attention.Sum, n.MLP.Before, n.MLP.After, n.MLP.Sum,
 	} {
 		d.norm(prefix, path, c.Hidden)
 	}
 	queries, keys := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	d.linear(prefix, n.qkv, queries+2*keys, c.Hidden, c.attentionBias)
-	if n.qkv == "" {
-		d.linear(prefix, n.q, queries, c.Hidden, c.attentionBias)
-		d.linear(prefix, n.k, keys, c.Hidden, c.attentionBias)
-		d.linear(prefix, n.v, keys, c.Hidden, c.attentionBias)
+	d.linear(prefix, n.QKV, queries+2*keys, c.Hidden, c.AttentionBias)
+	if n.QKV == "" {
+		d.linear(prefix, n.Q, queries, c.Hidden, c.AttentionBias)
+		d.linear(prefix, n.K, keys, c.Hidden, c.AttentionBias)
+		d.linear(prefix, n.V, keys, c.Hidden, c.AttentionBias)
 	}
-	d.headNorm(prefix, n.qNorm, c.Heads)
-	d.headNorm(prefix, n.kNorm, c.KVHeads)
-	d.linear(prefix, n.o, c.Hidden, queries, c.outputBias)
-	if !c.sparse(i) {
-		d.linear(prefix, n.gateUp, 2*c.Intermediate, c.Hidden, c.mlpBias)
-		d.linear(prefix, n.gate, c.Intermediate, c.Hidden, c.mlpBias)
-		d.linear(prefix, n.up, c.Intermediate, c.Hidden, c.mlpBias)
-		d.linear(prefix, n.down, c.Hidden, c.Intermediate, c.mlpBias)
+	d.headNorm(prefix, n.QNorm, c.Heads)
+	d.headNorm(prefix, n.KNorm, c.KVHeads)
+	d.linear(prefix, n.O, c.Hidden, queries, c.OutputBias)
+	if !c.Sparse(i) {
+		d.linear(prefix, n.GateUp, 2*c.Intermediate, c.Hidden, c.MLPBias)
+		d.linear(prefix, n.Gate, c.Intermediate, c.Hidden, c.MLPBias)
+		d.linear(prefix, n.Up, c.Intermediate, c.Hidden, c.MLPBias)
+		d.linear(prefix, n.Down, c.Hidden, c.Intermediate, c.MLPBias)
 		return
 	}
-	x := c.experts
-	d.linear(prefix, n.router, x.count, c.Hidden, false)
-	for i := range x.count {
-		expert := prefix + n.experts + "." + strconv.Itoa(i) + "."
-		d.linear(expert, n.expert.gate, x.intermediate, c.Hidden, false)
-		d.linear(expert, n.expert.up, x.intermediate, c.Hidden, false)
-		d.linear(expert, n.expert.down, c.Hidden, x.intermediate, false)
+	x := c.Experts
+	d.linear(prefix, n.Router, x.Count, c.Hidden, false)
+	for i := range x.Count {
+		expert := prefix + n.Experts + "." + strconv.Itoa(i) + "."
+		d.linear(expert, n.Expert.Gate, x.Intermediate, c.Hidden, false)
+		d.linear(expert, n.Expert.Up, x.Intermediate, c.Hidden, false)
+		d.linear(expert, n.Expert.Down, c.Hidden, x.Intermediate, false)
 	}
 }
 
@@ -243,7 +202,7 @@ func TestFamiliesEquivalence(t *testing.T) {
 }
 
 func TestFamiliesDecodeAllocatesNothing(t *testing.T) {
-	for name, config := range families() {
+	for name, config := range families(t) {
 		m := load(t, randomBundle(t, config).fsys(t, tensor.F32), 2)
 		s := newState(t, m, 100)
 		ctx, token := t.Context(), []int{3}
@@ -286,7 +245,7 @@ func TestFamiliesMissTensors(t *testing.T) {
 func TestFamiliesWithoutPrefix(t *testing.T) {
 	t.Parallel()
 	for name, cut := range map[string]string{"bloom": "transformer.", "gpt2": "transformer.", "opt": "model.", "opt, narrow": "model.decoder."} {
-		b := randomBundle(t, families()[name])
+		b := randomBundle(t, families(t)[name])
 		ids := someTokens(5, smallLlama.vocab)
 		logits := func() []float32 {
 			m := load(t, b.fsys(t, tensor.F32), 1)
@@ -307,8 +266,8 @@ func TestFamiliesWithoutPrefix(t *testing.T) {
 func TestFalconGroups(t *testing.T) {
 	t.Parallel()
 	const heads, groups, dim, hidden = 6, 2, 8, 48
-	falcon := randomBundle(t, families()["falcon, groups"])
-	neox := bundle{config: maps.Clone(families()["neox"]), tensors: map[string]named{}}
+	falcon := randomBundle(t, families(t)["falcon, groups"])
+	neox := bundle{config: maps.Clone(families(t)["neox"]), tensors: map[string]named{}}
 	neox.config["rotary_pct"], neox.config["intermediate_size"] = 1, 4*hidden
 	zeros := func(name string, n int) { neox.tensors[name] = named{shape: []int{n}, data: make([]float32, n)} }
 	for name, x := range falcon.tensors {
@@ -344,8 +303,8 @@ func TestFalconGroups(t *testing.T) {
 }
 
 // longrope is a Phi-3 with other angles beyond 150 positions.
-func longrope() map[string]any {
-	config := families()["phi3"]
+func longrope(t testing.TB) map[string]any {
+	config := families(t)["phi3"]
 	config["original_max_position_embeddings"], config["sliding_window"] = 150, nil
 	config["rope_scaling"] = map[string]any{"type": "su", "short_factor": []float64{1, 1.1, 1.2}, "long_factor": []float64{1, 4, 9}}
 	return config
@@ -355,7 +314,7 @@ func longrope() map[string]any {
 // back, has the logits of one that was read in one go.
 func TestLongrope(t *testing.T) {
 	t.Parallel()
-	m := load(t, randomBundle(t, longrope()).fsys(t, tensor.F32), 1)
+	m := load(t, randomBundle(t, longrope(t)).fsys(t, tensor.F32), 1)
 	ids := someTokens(170, smallLlama.vocab)
 	whole := func(n int) []float32 { return forward(t, m, newState(t, m, 170), ids[:n]) }
 	if e := relativeError(whole(150), naiveLogits(m, ids[:150])); !(e <= 1e-5) {
@@ -395,31 +354,6 @@ func TestLongrope(t *testing.T) {
 	same(t, "after a cancellation", forward(t, m, s, ids[120:130]), whole(130))
 }
 
-// TestAlibi checks the slopes of Press et al. for powers of two and other numbers, and
-// Falcon's, which are rounded.
-func TestAlibi(t *testing.T) {
-	t.Parallel()
-	for heads, want := range map[int][]float64{
-		4: {1. / 4, 1. / 16, 1. / 64, 1. / 256},
-		6: {1. / 4, 1. / 16, 1. / 64, 1. / 256, 1. / 2, 1. / 8},
-	} {
-		for head, slope := range want {
-			bias := make([]float32, 4)
-			alibi(heads)(bias, head)
-			if got := float64(bias[3]); math.Abs(got-3*slope) > 1e-7 {
-				t.Errorf("head %d of %d: bias %v at position 3, want %v", head, heads, got, 3*slope)
-			}
-		}
-	}
-	// Head 0 of 32 has the slope 2^(-1/4) = 0.8409, 0.83984375 as a bfloat16. Position
-	// 1001 is 1000 there, and their product 839.84 is 840.
-	bias := make([]float32, 1002)
-	falconBias(32, 64)(bias, 0)
-	if bias[1001] != 840./8 {
-		t.Errorf("bias %v, want %v", bias[1001], 840./8)
-	}
-}
-
 func TestKeepBest(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -440,129 +374,14 @@ func TestKeepBest(t *testing.T) {
 	}
 }
 
-func TestFamilyConfigs(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		family, key string
-		value       any
-		text        string
-	}{
-		{"gpt2", "add_cross_attention", true, "add_cross_attention"},
-		{"gpt2", "n_head", 5, "48 does not divide among 5"},
-		{"bigcode", "activation_function", "maxout", "maxout"},
-		{"qwen2, two windows", "layer_types", []string{"full_attention"}, "1 of 3 layers"},
-		{"qwen2, two windows", "layer_types", []string{"a", "b", "c"}, `"a" is not supported`},
-		{"qwen2, two windows", "sliding_window", -5, "sliding window -5"},
-		{"qwen3", "partial_rotary_factor", 1.5, "partial_rotary_factor 1.5"},
-		{"mixtral", "num_local_experts", -1, "-1 experts"},
-		{"mixtral", "num_experts_per_tok", 6, "6 used of 5 experts"},
-		{"mixtral", "num_local_experts", 1 << 20, "1048576 experts"},
-		{"qwen3 moe", "decoder_sparse_step", 0, "decoder_sparse_step 0"},
-		{"qwen3 moe", "moe_intermediate_size", 0, "experts of size 0"},
-		{"gemma", "hidden_activation", "maxout", "maxout"},
-		{"gemma2", "query_pre_attn_scalar", 0, "query_pre_attn_scalar 0"},
-		{"gemma2", "final_logit_softcapping", -30, "-30"},
-		{"gemma2", "attn_logit_softcapping", -50, "-50"},
-		{"gemma3", "sliding_window_pattern", 0, "sliding_window_pattern 0"},
-		{"gemma3", "rope_local_base_freq", 0, "rope_theta 0"},
-		{"gemma3", "rope_parameters", map[string]any{"sliding_attention": map[string]any{"rope_type": "mrope"}}, "mrope"},
-		{"neox", "rotary_pct", 0, "partial_rotary_factor 0"},
-		{"neox", "rotary_pct", 0.4, "3 rotated components"},
-		{"neox", "rotary_emb_base", -1, "rope_theta -1"},
-		{"phi", "tie_word_embeddings", true, "tie_word_embeddings"},
-		{"phi", "layer_norm_eps", 2, "epsilon"},
-		{"phi3", "rope_scaling", map[string]any{"type": "su"}, "longrope with 0 in short_factor"},
-		{"stablelm", "num_key_value_heads", 4, "6 heads"},
-		{"falcon", "new_decoder_architecture", []int{1}, "config.json"},
-		{"falcon, groups", "parallel_attn", false, "new_decoder_architecture without parallel_attn"},
-		{"falcon, groups", "num_ln_in_parallel_attn", 3, "num_ln_in_parallel_attn 3"},
-		{"falcon, groups", "num_kv_heads", 4, "6 heads"},
-		{"opt", "ffn_dim", nil, "intermediate size"},
-		{"opt", "word_embed_proj_dim", -1, "width of the embedding -1"},
-		{"bloom", "apply_residual_connection_post_layernorm", true, "apply_residual_connection_post_layernorm"},
-		{"bloom", "n_head", 7, "among 7 heads"},
-	} {
-		config := families()[tt.family]
-		config[tt.key] = tt.value
-		raw, err := json.Marshal(config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = readConfig(fstest.MapFS{"config.json": {Data: raw}})
-		if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), tt.text) {
-			t.Errorf("%s with %s %v: error %v, want ErrConfig with %q", tt.family, tt.key, tt.value, err, tt.text)
-		}
-	}
-}
-
-// TestTooManyParts checks that a configuration of which the tensors alone would not fit
-// in memory is refused before they are listed.
-func TestTooManyParts(t *testing.T) {
-	t.Parallel()
-	many := map[string]map[string]any{
-		"mixtral":  {"num_local_experts": 4096, "num_hidden_layers": 4096},
-		"stablelm": {"qk_layernorm": true, "num_attention_heads": 4096, "num_key_value_heads": 4096, "hidden_size": 4096 * 48, "num_hidden_layers": 4096},
-	}
-	for family, values := range many {
-		c := families()[family]
-		maps.Copy(c, values)
-		raw, err := json.Marshal(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err = readConfig(fstest.MapFS{"config.json": {Data: raw}}); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "tensors of its own") {
-			t.Errorf("%s: error %v, want ErrConfig", family, err)
-		}
-	}
-}
-
 // TestStateSizeDoesNotOverflow checks that a state of more bytes than an int64 counts is
 // refused.
 func TestStateSizeDoesNotOverflow(t *testing.T) {
 	t.Parallel()
-	c := Config{Layers: maxLayers, Heads: maxWidth / 2, KVHeads: maxWidth / 2, HeadDim: 2, Vocab: 1, Hidden: 1, Context: maxContext, embedWidth: 1}
-	for _, tokens := range []int{maxContext, maxContext / 4, maxContext / 64} {
-		if err := c.checkLength(tokens); !errors.Is(err, ErrFull) {
+	c := family.Config{Layers: 1 << 12, Heads: 1 << 19, KVHeads: 1 << 19, HeadDim: 2, Vocab: 1, Hidden: 1, Context: family.MaxContext, EmbedWidth: 1}
+	for _, tokens := range []int{family.MaxContext, family.MaxContext / 4, family.MaxContext / 64} {
+		if err := checkLength(&c, tokens); !errors.Is(err, ErrFull) {
 			t.Errorf("%d tokens: error %v, want ErrFull", tokens, err)
-		}
-	}
-}
-
-// TestPartRows checks the rows of tensors of any shape.
-func TestPartRows(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		shape         []int
-		rows, columns int
-	}{{nil, 1, 1}, {[]int{5}, 1, 5}, {[]int{3, 4}, 3, 4}, {[]int{2, 3, 4}, 6, 4}} {
-		if rows, columns := (&Part{Shape: tt.shape}).Rows(); rows != tt.rows || columns != tt.columns {
-			t.Errorf("shape %v: %d rows of %d, want %d of %d", tt.shape, rows, columns, tt.rows, tt.columns)
-		}
-	}
-}
-
-// TestGemma3Ropes checks which layers turn how fast, in both forms of the file.
-func TestGemma3Ropes(t *testing.T) {
-	t.Parallel()
-	older := families()["gemma3"]
-	newer := families()["gemma3"]
-	delete(newer, "rope_scaling")
-	delete(newer, "sliding_window_pattern")
-	newer["layer_types"] = []string{"sliding_attention", "full_attention", "sliding_attention"}
-	newer["rope_parameters"] = map[string]any{
-		"full_attention":    map[string]any{"rope_type": "linear", "factor": 8, "rope_theta": 1e6},
-		"sliding_attention": map[string]any{"rope_type": "default", "rope_theta": 1e4},
-	}
-	for _, config := range []map[string]any{older, newer} {
-		m := load(t, randomBundle(t, config).fsys(t, tensor.F32), 1)
-		c := m.config
-		if len(c.ropes) != 2 || c.ropes[0].Theta != 1e6 || c.ropes[0].Scaling.Factor != 8 || c.ropes[1].Theta != 1e4 {
-			t.Fatalf("ropes %+v", c.ropes)
-		}
-		for i, want := range []struct{ window, rope int }{{7, 1}, {0, 0}, {7, 1}} {
-			if l := m.net.layers[i]; l.window != want.window || l.rope != want.rope {
-				t.Errorf("layer %d: window %d and rope %d, want %+v", i, l.window, l.rope, want)
-			}
 		}
 	}
 }

@@ -9,14 +9,15 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"helicon/models/lm/family"
 	"helicon/models/tensor"
 	"helicon/models/weights"
 )
 
 // asGGUF writes a folder's model as a GGUF file with F32 matrices.
-func asGGUF(t testing.TB, fsys fstest.MapFS, change func(*Export)) fstest.MapFS {
+func asGGUF(t testing.TB, fsys fstest.MapFS, change func(*family.Export)) fstest.MapFS {
 	t.Helper()
-	x, err := ToGGUF(fsys)
+	x, err := family.ToGGUF(fsys)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,23 +57,23 @@ func TestGGUFRefused(t *testing.T) {
 	t.Parallel()
 	base := randomLlama(smallLlama).fsys(t, tensor.F32)
 	for name, tt := range map[string]struct {
-		change func(*Export)
+		change func(*family.Export)
 		want   error
 	}{
 		"sound":          {nil, nil},
-		"another family": {func(x *Export) { x.Pairs[0].Value = "mamba" }, ErrUnsupported},
-		"no family":      {func(x *Export) { x.Pairs[0].Key = "general.other" }, ErrConfig},
-		"a tensor less":  {func(x *Export) { x.Parts = append(x.Parts[:4:4], x.Parts[5:]...) }, weights.ErrMissing},
-		"another shape": {func(x *Export) {
+		"another family": {func(x *family.Export) { x.Pairs[0].Value = "mamba" }, family.ErrUnsupported},
+		"no family":      {func(x *family.Export) { x.Pairs[0].Key = "general.other" }, family.ErrConfig},
+		"a tensor less":  {func(x *family.Export) { x.Parts = append(x.Parts[:4:4], x.Parts[5:]...) }, weights.ErrMissing},
+		"another shape": {func(x *family.Export) {
 			x.Parts[1].Shape = []int{7}
 			x.Parts[1].Open = func() (func([]float32, int), error) { return func([]float32, int) {}, nil }
 		}, weights.ErrShape},
-		"heads of two":    {set("llama.attention.head_count_kv", []int32{1, 2}), ErrConfig},
-		"a theta of NaN":  {set("llama.rope.freq_base", float32(0)), ErrConfig},
-		"a word for many": {set("llama.embedding_length", "many"), ErrConfig},
+		"heads of two":    {set("llama.attention.head_count_kv", []int32{1, 2}), family.ErrConfig},
+		"a theta of NaN":  {set("llama.rope.freq_base", float32(0)), family.ErrConfig},
+		"a word for many": {set("llama.embedding_length", "many"), family.ErrConfig},
 	} {
 		fsys := asGGUF(t, base, tt.change)
-		if err := Check(fsys); !errors.Is(err, tt.want) {
+		if err := family.Check(fsys); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)
 		}
 		if _, err := Load(fsys, Options{}); !errors.Is(err, tt.want) {
@@ -81,8 +82,8 @@ func TestGGUFRefused(t *testing.T) {
 	}
 }
 
-func set(key string, value any) func(*Export) {
-	return func(x *Export) {
+func set(key string, value any) func(*family.Export) {
+	return func(x *family.Export) {
 		for i := range x.Pairs {
 			if x.Pairs[i].Key == key {
 				x.Pairs[i].Value = value
@@ -105,7 +106,7 @@ func TestGGUFCannotSay(t *testing.T) {
 		t.Fatal(err)
 	}
 	fsys = fstest.MapFS{"config.json": {Data: raw}, "model.safetensors": fsys["model.safetensors"]}
-	if _, err := ToGGUF(fsys); !errors.Is(err, ErrUnsupported) {
+	if _, err := family.ToGGUF(fsys); !errors.Is(err, family.ErrUnsupported) {
 		t.Errorf("a Llama with ReLU: %v", err)
 	}
 }
@@ -114,12 +115,12 @@ func TestGGUFCannotSay(t *testing.T) {
 // both containers.
 func TestGGUFFamilies(t *testing.T) {
 	t.Parallel()
-	all := families()
-	all["phi3, longrope"] = longrope()
+	all := families(t)
+	all["phi3, longrope"] = longrope(t)
 	for name, config := range all {
 		fsys := randomBundle(t, config).fsys(t, tensor.F32)
-		x, err := ToGGUF(fsys)
-		if errors.Is(err, ErrUnsupported) {
+		x, err := family.ToGGUF(fsys)
+		if errors.Is(err, family.ErrUnsupported) {
 			t.Logf("%s: %v", name, err)
 			continue
 		}
@@ -147,14 +148,14 @@ func TestGGUFFamilies(t *testing.T) {
 func TestOtherNames(t *testing.T) {
 	t.Parallel()
 	tokens := []int{1, 5, 3}
-	gemma := randomBundle(t, families()["gemma3"])
+	gemma := randomBundle(t, families(t)["gemma3"])
 	seeing := bundle{tensors: map[string]named{}, config: map[string]any{
 		"architectures": []string{"Gemma3ForConditionalGeneration"}, "model_type": "gemma3", "text_config": gemma.config,
 	}}
 	for name, x := range gemma.tensors {
 		seeing.tensors["language_model."+name] = x
 	}
-	falcon := randomBundle(t, families()["falcon, groups"])
+	falcon := randomBundle(t, families(t)["falcon, groups"])
 	first := bundle{tensors: falcon.tensors, config: maps.Clone(falcon.config)}
 	first.config["architectures"] = []string{"RWForCausalLM"}
 	first.config["n_head_kv"] = first.config["num_kv_heads"]
@@ -168,46 +169,4 @@ func TestOtherNames(t *testing.T) {
 		}
 		same(t, "logits", logits[1], logits[0])
 	}
-}
-
-// FuzzGGUF checks that whatever a GGUF file says, it is refused or can be run.
-func FuzzGGUF(f *testing.F) {
-	sound := asGGUF(f, randomLlama(smallLlama).fsys(f, tensor.F32), nil)
-	f.Add("llama.rope.freq_base", 1.0, uint32(3), "x")
-	f.Add("llama.attention.head_count", 0.0, uint32(0), "")
-	f.Add("llama.rope.scaling.type", 4.0, uint32(4), "yarn")
-	f.Add("llama.attention.sliding_window_pattern", 4.0, uint32(4), "")
-	f.Add("general.architecture", 0.0, uint32(0), "gemma3")
-	store, err := weights.Open(sound, "model")
-	if err != nil {
-		f.Fatal(err)
-	}
-	pairs := store.Metadata().Pairs()
-	shapes := map[string][]int{}
-	for _, t := range store.Header().Tensors() {
-		shapes[t.Name] = t.Shape
-	}
-	f.Fuzz(func(t *testing.T, key string, float float64, whole uint32, text string) {
-		for _, value := range []any{float32(float), whole, text, []uint32{whole, whole}} {
-			said := append([]weights.Pair{{Key: key, Value: value}}, pairs...)
-			for i, p := range said[1:] {
-				if p.Key == key {
-					said = append(said[:i+1:i+1], said[i+2:]...)
-					break
-				}
-			}
-			meta, err := weights.NewMetadata("fuzz", said)
-			if err != nil {
-				t.Fatal(err)
-			}
-			file := &ggufFile{
-				meta:   meta,
-				shape:  func(name string) []int { return shapes[name] },
-				vector: func(string) ([]float64, error) { return []float64{float}, nil },
-			}
-			if c, err := file.read(); err == nil && (c.Vocab < 1 || c.stateBytes(1) <= 0) {
-				t.Errorf("%q = %v: %+v", key, value, c)
-			}
-		}
-	})
 }

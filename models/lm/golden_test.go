@@ -9,6 +9,7 @@ import (
 	"slices"
 	"testing"
 
+	"helicon/models/lm/family"
 	"helicon/models/tensor"
 	"helicon/models/weights"
 )
@@ -79,7 +80,7 @@ func goldenText(t *testing.T, level tensor.Level) {
 				t.Skip("not a model")
 			}
 			model, err := Load(os.DirFS(modelDir), Options{Pool: pool})
-			if errors.Is(err, ErrUnsupported) {
+			if errors.Is(err, family.ErrUnsupported) {
 				t.Skip(err)
 			}
 			if err != nil {
@@ -145,7 +146,7 @@ func (g *goldenRun) run() {
 // that it had when it was written token by token.
 func (g *goldenRun) uncached(ids []int, want []float32) {
 	g.t.Helper()
-	for _, c := range g.model.config.ropes {
+	for _, c := range g.model.config.Ropes {
 		if c.Scaling != nil && c.Scaling.Type == "dynamic" {
 			return // its angles depend on the length at each call
 		}

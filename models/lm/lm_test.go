@@ -14,6 +14,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"helicon/models/lm/family"
 	"helicon/models/tensor"
 	"helicon/models/weights"
 )
@@ -170,7 +171,7 @@ func TestForwardErrors(t *testing.T) {
 	}
 	s.Truncate(2)
 	same(t, "after errors", forward(t, m, s, []int{3}), want)
-	for _, n := range []int{0, -1, maxContext + 1} {
+	for _, n := range []int{0, -1, family.MaxContext + 1} {
 		if _, err := m.NewState(n); !errors.Is(err, ErrFull) {
 			t.Errorf("state for %d tokens: %v, want ErrFull", n, err)
 		}
@@ -209,10 +210,10 @@ func TestForwardStopsWithItsContext(t *testing.T) {
 func TestEstimate(t *testing.T) {
 	t.Parallel()
 	all := variants(t)
-	for name, config := range families() {
+	for name, config := range families(t) {
 		all[name] = randomBundle(t, config).fsys(t, tensor.F32)
 	}
-	all["longrope"] = randomBundle(t, longrope()).fsys(t, tensor.F32)
+	all["longrope"] = randomBundle(t, longrope(t)).fsys(t, tensor.F32)
 	for name, fsys := range all {
 		m := load(t, fsys, 1)
 		for _, tokens := range []int{1, 50, 250} {
@@ -243,8 +244,8 @@ func TestEstimate(t *testing.T) {
 		}
 	}
 	huge := randomLlama(smallLlama)
-	huge.config["num_hidden_layers"], huge.config["head_dim"] = maxLayers, 1<<16
-	if _, err := Estimate(huge.fsys(t, tensor.F32), maxContext); !errors.Is(err, ErrFull) {
+	huge.config["num_hidden_layers"], huge.config["head_dim"] = 1<<12, 1<<16
+	if _, err := Estimate(huge.fsys(t, tensor.F32), family.MaxContext); !errors.Is(err, ErrFull) {
 		t.Errorf("an absurd state: %v, want ErrFull", err)
 	}
 }
@@ -258,27 +259,27 @@ func TestConfigs(t *testing.T) {
 		want  error
 		text  string
 	}{
-		{"unknown architecture", "architectures", []string{"NoSuchLM"}, ErrUnsupported, "LlamaForCausalLM, MistralForCausalLM"},
-		{"other head", "architectures", []string{"LlamaForSequenceClassification"}, ErrUnsupported, "LlamaForSequenceClassification"},
+		{"unknown architecture", "architectures", []string{"NoSuchLM"}, family.ErrUnsupported, "LlamaForCausalLM, MistralForCausalLM"},
+		{"other head", "architectures", []string{"LlamaForSequenceClassification"}, family.ErrUnsupported, "LlamaForSequenceClassification"},
 		{"by model type", "architectures", nil, nil, ""},
-		{"no layers", "num_hidden_layers", nil, ErrConfig, "number of layers is missing"},
-		{"negative layers", "num_hidden_layers", -1, ErrConfig, "-1"},
-		{"absurd vocabulary", "vocab_size", 1 << 40, ErrConfig, "vocabulary"},
-		{"fractional size", "hidden_size", 48.5, ErrConfig, "48.5"},
-		{"heads do not divide", "num_key_value_heads", 4, ErrConfig, "6 heads"},
-		{"odd head", "head_dim", 9, ErrConfig, "9 rotated components"},
-		{"unknown activation", "hidden_act", "maxout", ErrConfig, "maxout"},
-		{"negative eps", "rms_norm_eps", -1e-6, ErrConfig, "epsilon"},
-		{"theta", "rope_theta", 0.5, ErrConfig, "rope_theta"},
-		{"unknown rope", "rope_scaling", map[string]any{"type": "longrope", "factor": 2}, ErrConfig, "longrope"},
-		{"rope factor", "rope_scaling", map[string]any{"rope_type": "linear", "factor": 0}, ErrConfig, "factor"},
+		{"no layers", "num_hidden_layers", nil, family.ErrConfig, "number of layers is missing"},
+		{"negative layers", "num_hidden_layers", -1, family.ErrConfig, "-1"},
+		{"absurd vocabulary", "vocab_size", 1 << 40, family.ErrConfig, "vocabulary"},
+		{"fractional size", "hidden_size", 48.5, family.ErrConfig, "48.5"},
+		{"heads do not divide", "num_key_value_heads", 4, family.ErrConfig, "6 heads"},
+		{"odd head", "head_dim", 9, family.ErrConfig, "9 rotated components"},
+		{"unknown activation", "hidden_act", "maxout", family.ErrConfig, "maxout"},
+		{"negative eps", "rms_norm_eps", -1e-6, family.ErrConfig, "epsilon"},
+		{"theta", "rope_theta", 0.5, family.ErrConfig, "rope_theta"},
+		{"unknown rope", "rope_scaling", map[string]any{"type": "longrope", "factor": 2}, family.ErrConfig, "longrope"},
+		{"rope factor", "rope_scaling", map[string]any{"rope_type": "linear", "factor": 0}, family.ErrConfig, "factor"},
 		{"newer rope", "rope_parameters", map[string]any{"rope_type": "default", "rope_theta": 5000}, nil, ""},
-		{"context", "max_position_embeddings", 0, ErrConfig, "context"},
+		{"context", "max_position_embeddings", 0, family.ErrConfig, "context"},
 		{"another vocabulary", "vocab_size", 96, weights.ErrShape, "embed_tokens.weight"},
 		{"another layer", "num_hidden_layers", 3, weights.ErrMissing, "model.layers.2."},
 		{"untied without a head", "tie_word_embeddings", false, weights.ErrMissing, "lm_head.weight"},
 		{"biases that are not there", "attention_bias", true, weights.ErrMissing, "q_proj.bias"},
-		{"end of text", "eos_token_id", "</s>", ErrConfig, "config.json"},
+		{"end of text", "eos_token_id", "</s>", family.ErrConfig, "config.json"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -314,33 +315,6 @@ func TestConfigIsRead(t *testing.T) {
 	}
 }
 
-func TestWindows(t *testing.T) {
-	t.Parallel()
-	base := `{"vocab_size":9,"max_position_embeddings":9,"hidden_size":8,"num_hidden_layers":3,"num_attention_heads":2,"intermediate_size":4`
-	for _, tt := range []struct {
-		name   string
-		config func([]byte) (Config, error)
-		json   string
-		want   []int
-	}{
-		{"mistral default", mistralConfig, `}`, []int{4096, 4096, 4096}},
-		{"mistral null", mistralConfig, `,"sliding_window":null}`, []int{0, 0, 0}},
-		{"mistral", mistralConfig, `,"sliding_window":8}`, []int{8, 8, 8}},
-		{"qwen2 off", qwen2Config, `,"sliding_window":8,"use_sliding_window":false,"max_window_layers":1}`, []int{0, 0, 0}},
-		{"qwen2 on", qwen2Config, `,"sliding_window":8,"use_sliding_window":true,"max_window_layers":1}`, []int{0, 8, 8}},
-		{"llama has none", llamaConfig, `,"sliding_window":8}`, []int{0, 0, 0}},
-	} {
-		c, err := tt.config([]byte(base + tt.json))
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := []int{c.windowOf(0), c.windowOf(1), c.windowOf(2)}
-		if !slices.Equal(got, tt.want) {
-			t.Errorf("%s: windows %v, want %v", tt.name, got, tt.want)
-		}
-	}
-}
-
 // FuzzConfig checks that whatever config.json says, it is refused or can be reckoned with.
 func FuzzConfig(f *testing.F) {
 	fsys := randomLlama(smallLlama).fsys(f, tensor.BF16)
@@ -348,7 +322,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte(`{"architectures":["GPT2LMHeadModel"],"vocab_size":9,"n_positions":9,"n_embd":8,"n_layer":1,"n_head":2}`))
 	f.Add([]byte(`{"model_type":"qwen2","vocab_size":9,"max_position_embeddings":9,"hidden_size":8,"num_hidden_layers":1,` +
 		`"num_attention_heads":2,"intermediate_size":3,"rope_scaling":{"type":"yarn","factor":4},"use_sliding_window":true}`))
-	for _, config := range append(slices.Collect(maps.Values(families())), longrope()) {
+	for _, config := range append(slices.Collect(maps.Values(families(f))), longrope(f)) {
 		raw, err := json.Marshal(config)
 		if err != nil {
 			f.Fatal(err)
@@ -361,7 +335,7 @@ func FuzzConfig(f *testing.F) {
 		if err == nil && footprint.State <= 0 {
 			t.Errorf("a state of %d bytes", footprint.State)
 		}
-		if err != nil && !errors.Is(err, ErrConfig) && !errors.Is(err, ErrUnsupported) && !errors.Is(err, ErrFull) &&
+		if err != nil && !errors.Is(err, family.ErrConfig) && !errors.Is(err, family.ErrUnsupported) && !errors.Is(err, ErrFull) &&
 			!errors.Is(err, weights.ErrMissing) && !errors.Is(err, weights.ErrShape) {
 			t.Errorf("error %v is none of ours", err)
 		}

@@ -3,98 +3,54 @@ package lm
 import (
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 
+	"helicon/models/lm/family"
 	"helicon/models/nn"
 	"helicon/models/tensor"
 	"helicon/models/weights"
 )
 
-// layout says where a family keeps the tensors of a decoder. A decoder has no layer
-// whose path is empty.
-type layout struct {
-	root      string // path of all but the head; files of the bare network leave it out
-	embed     string
-	positions string // table of learned positions
-	embedNorm string // of what the embedding gives
-	widen     string // from the embedding's width to the blocks'
-	norm      string // of what leaves the last block
-	narrow    string // back to the embedding's width
-	head      string // from the root of the file
-
-	blocks    string     // paths below are those in a block
-	attention normLayout // around attention
-	mlp       normLayout // around the MLP
-
-	q, k, v, o   string
-	qkv          string // in the place of q, k and v
-	grouped      bool   // qkv has a group's queries, its key and its value in turn
-	qNorm, kNorm string // of each head
-
-	gate, up, down string // without gate, the MLP is not gated
-	gateUp         string // in the place of gate and up
-	router         string
-	experts        string    // has the MLPs 0, 1, …
-	expert         mlpLayout // within each
-	conv1D         bool      // matrices of blocks are stored as [in, out]
-	turned         bool      // rows of q and k are in the order of interleaved rotation
-	stacked        bool      // experts, and norms of heads, lie in one tensor
-}
-
-// normLayout has the norms of one half of a block.
-type normLayout struct {
-	before string // of what enters
-	after  string // of what is added to the residual
-	sum    string // of the sum
-}
-
-// mlpLayout has the gated MLP of an expert.
-type mlpLayout struct{ gate, up, down string }
-
-// gated reports whether the MLP multiplies two projections.
-func (l *layout) gated() bool { return l.gate != "" || l.gateUp != "" }
-
 // loader reads layers until the first error, which it keeps: what it returns after
 // that is empty.
 type loader struct {
-	config *Config
+	config *family.Config
 	err    error
 }
 
 // loadNetwork reads a decoder from the tensors of its family. Its matrices are laid out
 // for the kernels in memory of a, and the pages of the files that they came from given
 // back to the system, so that the weights are in memory once.
-func loadNetwork(s *weights.Store, c *Config, a *tensor.Arena) (n network, err error) {
-	ld, names, root := &loader{config: c}, &c.layout, rootOf(s, &c.layout)
-	n.embed = ld.embedding(root, names.embed, c.Vocab, c.embedWidth)
-	n.embed.Scale = float32(c.embedScale)
-	if names.positions != "" {
-		table := ld.embedding(root, names.positions, c.positionOffset+c.Context, c.Hidden)
+func loadNetwork(s *weights.Store, c *family.Config, a *tensor.Arena) (n network, err error) {
+	ld, names, root := &loader{config: c}, &c.Layout, rootOf(s, &c.Layout)
+	n.embed = ld.embedding(root, names.Embed, c.Vocab, c.EmbedWidth)
+	n.embed.Scale = float32(c.EmbedScale)
+	if names.Positions != "" {
+		table := ld.embedding(root, names.Positions, c.PositionOffset+c.Context, c.Hidden)
 		if ld.err == nil {
-			n.positions = nn.Embedding{Weight: table.Weight.Slice(c.positionOffset, c.positionOffset+c.Context)}
+			n.positions = nn.Embedding{Weight: table.Weight.Slice(c.PositionOffset, c.PositionOffset+c.Context)}
 		}
 	}
-	n.embedNorm = ld.norm(root, names.embedNorm)
-	if names.widen != "" {
-		n.widen = ld.linear(root, names.widen, c.Hidden, c.embedWidth, false)
+	n.embedNorm = ld.norm(root, names.EmbedNorm)
+	if names.Widen != "" {
+		n.widen = ld.linear(root, names.Widen, c.Hidden, c.EmbedWidth, false)
 	}
 	for i := range c.Layers {
 		if ld.err != nil {
 			return n, ld.err
 		}
-		l := ld.block(root.Sub(names.blocks).Sub(strconv.Itoa(i)), i)
+		l := ld.block(root.Sub(names.Blocks).Sub(strconv.Itoa(i)), i)
 		pack(s, a, l.linears()...)
 		n.layers = append(n.layers, l)
 	}
-	n.norm = ld.norm(root, names.norm)
-	if names.narrow != "" {
-		n.narrow = ld.linear(root, names.narrow, c.embedWidth, c.Hidden, false)
+	n.norm = ld.norm(root, names.Norm)
+	if names.Narrow != "" {
+		n.narrow = ld.linear(root, names.Narrow, c.EmbedWidth, c.Hidden, false)
 	}
 	if c.Tied {
 		n.head = nn.Linear{Weight: n.embed.Weight}
 	} else {
-		n.head = ld.linear(s, names.head, c.Vocab, c.embedWidth, c.headBias)
+		n.head = ld.linear(s, names.Head, c.Vocab, c.EmbedWidth, c.HeadBias)
 	}
 	pack(s, a, &n.widen, &n.narrow, &n.head)
 	if c.Tied {
@@ -136,48 +92,34 @@ func (l *layer) linears() []*nn.Linear {
 }
 
 // rootOf returns the part of the store with the embedding.
-func rootOf(s *weights.Store, names *layout) *weights.Store {
-	if path := rootPath(names, s.Has); path != "" {
+func rootOf(s *weights.Store, names *family.Layout) *weights.Store {
+	if path := names.RootPath(s.Has); path != "" {
 		return s.Sub(path)
 	}
 	return s
 }
 
-// rootPath returns the path of the embedding: the layout's root or, in files of the bare
-// network, less of it or nothing.
-func rootPath(names *layout, has func(tensor string) bool) string {
-	for path := names.root; path != ""; _, path, _ = strings.Cut(path, ".") {
-		if has(path + "." + names.embed + ".weight") {
-			return path
-		}
-	}
-	if has(names.embed + ".weight") {
-		return ""
-	}
-	return names.root
-}
-
 // block reads block i from its own part of the store.
 func (ld *loader) block(s *weights.Store, i int) (l layer) {
-	c, names := ld.config, &ld.config.layout
-	l.attentionNorms, l.mlpNorms = ld.norms(s, names.attention), ld.norms(s, names.mlp)
-	l.parallel = c.parallel
-	l.scale, l.window, l.rope = c.attentionScale(i), c.windowOf(i), c.ropeOf(i)
+	c, names := ld.config, &ld.config.Layout
+	l.attentionNorms, l.mlpNorms = ld.norms(s, names.Attention), ld.norms(s, names.MLP)
+	l.parallel = c.Parallel
+	l.scale, l.window, l.rope = c.AttentionScale(i), c.WindowOf(i), c.RopeOf(i)
 
 	queries, keys := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	if names.qkv != "" {
-		l.q, l.k, l.v = ld.split(ld.projection(s, names.qkv, queries+2*keys, c.Hidden, c.attentionBias))
+	if names.QKV != "" {
+		l.q, l.k, l.v = ld.split(ld.projection(s, names.QKV, queries+2*keys, c.Hidden, c.AttentionBias))
 	} else {
-		l.q = ld.projection(s, names.q, queries, c.Hidden, c.attentionBias)
-		l.k = ld.projection(s, names.k, keys, c.Hidden, c.attentionBias)
-		l.v = ld.projection(s, names.v, keys, c.Hidden, c.attentionBias)
+		l.q = ld.projection(s, names.Q, queries, c.Hidden, c.AttentionBias)
+		l.k = ld.projection(s, names.K, keys, c.Hidden, c.AttentionBias)
+		l.v = ld.projection(s, names.V, keys, c.Hidden, c.AttentionBias)
 	}
-	if names.turned && ld.err == nil {
-		l.q, l.k = l.q.Gather(turned(c.Heads, c.HeadDim, false)), l.k.Gather(turned(c.KVHeads, c.HeadDim, false))
+	if names.Turned && ld.err == nil {
+		l.q, l.k = l.q.Gather(family.Turned(c.Heads, c.HeadDim, false)), l.k.Gather(family.Turned(c.KVHeads, c.HeadDim, false))
 	}
-	l.qNorm, l.kNorm = ld.headNorm(s, names.qNorm, c.Heads), ld.headNorm(s, names.kNorm, c.KVHeads)
-	l.o = ld.projection(s, names.o, c.Hidden, queries, c.outputBias)
-	if c.sparse(i) {
+	l.qNorm, l.kNorm = ld.headNorm(s, names.QNorm, c.Heads), ld.headNorm(s, names.KNorm, c.KVHeads)
+	l.o = ld.projection(s, names.O, c.Hidden, queries, c.OutputBias)
+	if c.Sparse(i) {
 		l.mlp = ld.mixture(s)
 	} else {
 		l.mlp = ld.mlp(s)
@@ -185,25 +127,8 @@ func (ld *loader) block(s *weights.Store, i int) (l layer) {
 	return l
 }
 
-// turned lists the rows of heads of dimension dim as a file with interleaved rotation
-// (back false) holds them in the order of the halves that we rotate, or (back true) the
-// other way round.
-func turned(heads, dim int, back bool) []int {
-	rows := make([]int, heads*dim)
-	for i := range rows {
-		head, at := i/dim*dim, i%dim
-		from := at%(dim/2)*2 + at/(dim/2)
-		if back {
-			rows[head+from] = i
-		} else {
-			rows[i] = head + from
-		}
-	}
-	return rows
-}
-
-func (ld *loader) norms(s *weights.Store, names normLayout) norms {
-	return norms{before: ld.norm(s, names.before), after: ld.norm(s, names.after), sum: ld.norm(s, names.sum)}
+func (ld *loader) norms(s *weights.Store, names family.NormLayout) norms {
+	return norms{before: ld.norm(s, names.Before), after: ld.norm(s, names.After), sum: ld.norm(s, names.Sum)}
 }
 
 // split takes query, key and value out of their joint matrix.
@@ -213,66 +138,52 @@ func (ld *loader) split(qkv nn.Linear) (q, k, v nn.Linear) {
 		return
 	}
 	queries, keys := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	if !ld.config.layout.grouped || c.KVHeads == 1 {
+	if !ld.config.Layout.Grouped || c.KVHeads == 1 {
 		return qkv.Slice(0, queries), qkv.Slice(queries, queries+keys), qkv.Slice(queries+keys, queries+2*keys)
 	}
-	queryRows, keyRows, valueRows := c.groupedRows()
+	queryRows, keyRows, valueRows := c.GroupedRows()
 	return qkv.Gather(queryRows), qkv.Gather(keyRows), qkv.Gather(valueRows)
 }
 
-// groupedRows lists the rows of query, key and value in a grouped joint matrix.
-func (c *Config) groupedRows() (q, k, v []int) {
-	var rows [3][]int
-	for group, at := 0, 0; group < c.KVHeads; group++ {
-		for part, n := range []int{c.Heads / c.KVHeads * c.HeadDim, c.HeadDim, c.HeadDim} {
-			for range n {
-				rows[part] = append(rows[part], at)
-				at++
-			}
-		}
-	}
-	return rows[0], rows[1], rows[2]
-}
-
 func (ld *loader) mlp(s *weights.Store) *mlp {
-	c, names := ld.config, &ld.config.layout
-	f := &mlp{activation: c.activation, gated: names.gated(), inner: c.Intermediate}
-	if names.gateUp != "" {
-		both := ld.projection(s, names.gateUp, 2*f.inner, c.Hidden, c.mlpBias)
+	c, names := ld.config, &ld.config.Layout
+	f := &mlp{activation: c.Activation, gated: names.Gated(), inner: c.Intermediate}
+	if names.GateUp != "" {
+		both := ld.projection(s, names.GateUp, 2*f.inner, c.Hidden, c.MLPBias)
 		if ld.err == nil {
 			f.gate, f.up = both.Slice(0, f.inner), both.Slice(f.inner, 2*f.inner)
 		}
 	} else {
 		if f.gated {
-			f.gate = ld.projection(s, names.gate, f.inner, c.Hidden, c.mlpBias)
+			f.gate = ld.projection(s, names.Gate, f.inner, c.Hidden, c.MLPBias)
 		}
-		f.up = ld.projection(s, names.up, f.inner, c.Hidden, c.mlpBias)
+		f.up = ld.projection(s, names.Up, f.inner, c.Hidden, c.MLPBias)
 	}
-	f.down = ld.projection(s, names.down, c.Hidden, f.inner, c.mlpBias)
+	f.down = ld.projection(s, names.Down, c.Hidden, f.inner, c.MLPBias)
 	return f
 }
 
 func (ld *loader) mixture(s *weights.Store) *mixture {
-	c, names := ld.config, &ld.config.layout
-	m := &mixture{used: c.experts.used, normalise: c.experts.normalise}
-	m.router = ld.projection(s, names.router, c.experts.count, c.Hidden, false)
-	if names.stacked {
-		gate := ld.stack(s, names.expert.gate, c.experts.intermediate, c.Hidden)
-		up := ld.stack(s, names.expert.up, c.experts.intermediate, c.Hidden)
-		down := ld.stack(s, names.expert.down, c.Hidden, c.experts.intermediate)
+	c, names := ld.config, &ld.config.Layout
+	m := &mixture{used: c.Experts.Used, normalise: c.Experts.Normalise}
+	m.router = ld.projection(s, names.Router, c.Experts.Count, c.Hidden, false)
+	if names.Stacked {
+		gate := ld.stack(s, names.Expert.Gate, c.Experts.Intermediate, c.Hidden)
+		up := ld.stack(s, names.Expert.Up, c.Experts.Intermediate, c.Hidden)
+		down := ld.stack(s, names.Expert.Down, c.Hidden, c.Experts.Intermediate)
 		for i := range down {
-			f := mlp{activation: c.activation, gated: true, inner: c.experts.intermediate}
+			f := mlp{activation: c.Activation, gated: true, inner: c.Experts.Intermediate}
 			f.gate, f.up, f.down = gate[i], up[i], down[i]
 			m.experts = append(m.experts, f)
 		}
 		return m
 	}
-	for i := range c.experts.count {
-		expert := s.Sub(names.experts).Sub(strconv.Itoa(i))
-		f := mlp{activation: c.activation, gated: true, inner: c.experts.intermediate}
-		f.gate = ld.projection(expert, names.expert.gate, f.inner, c.Hidden, false)
-		f.up = ld.projection(expert, names.expert.up, f.inner, c.Hidden, false)
-		f.down = ld.projection(expert, names.expert.down, c.Hidden, f.inner, false)
+	for i := range c.Experts.Count {
+		expert := s.Sub(names.Experts).Sub(strconv.Itoa(i))
+		f := mlp{activation: c.Activation, gated: true, inner: c.Experts.Intermediate}
+		f.gate = ld.projection(expert, names.Expert.Gate, f.inner, c.Hidden, false)
+		f.up = ld.projection(expert, names.Expert.Up, f.inner, c.Hidden, false)
+		f.down = ld.projection(expert, names.Expert.Down, c.Hidden, f.inner, false)
 		m.experts = append(m.experts, f)
 	}
 	return m
@@ -283,12 +194,12 @@ func (ld *loader) stack(s *weights.Store, path string, out, in int) []nn.Linear 
 	if ld.err != nil {
 		return nil
 	}
-	t, err := s.Sub(path).Tensor("weight", ld.config.experts.count, out, in)
+	t, err := s.Sub(path).Tensor("weight", ld.config.Experts.Count, out, in)
 	if err != nil {
 		ld.err = err
 		return nil
 	}
-	list := make([]nn.Linear, ld.config.experts.count)
+	list := make([]nn.Linear, ld.config.Experts.Count)
 	size := len(t.Data) / len(list)
 	for i := range list {
 		list[i].Weight = tensor.NewMatrix(t.DType, out, in, t.Data[i*size:(i+1)*size])
@@ -305,7 +216,7 @@ func (ld *loader) linear(s *weights.Store, path string, out, in int, bias bool) 
 
 // projection is linear within a block, where GPT-2 has its own form.
 func (ld *loader) projection(s *weights.Store, path string, out, in int, bias bool) (l nn.Linear) {
-	if !ld.config.layout.conv1D {
+	if !ld.config.Layout.Conv1D {
 		return ld.linear(s, path, out, in, bias)
 	}
 	if ld.err == nil {
@@ -329,18 +240,18 @@ func (ld *loader) norm(s *weights.Store, path string) nn.Norm {
 // headNorm reads the norm of so many heads, or returns nil for no path.
 func (ld *loader) headNorm(s *weights.Store, path string, heads int) (n nn.Norm) {
 	c := ld.config
-	if !c.headNorms || path == "" || ld.err != nil {
+	if !c.HeadNorms || path == "" || ld.err != nil {
 		return ld.normOf(s, path, c.HeadDim)
 	}
-	if c.layout.stacked {
+	if c.Layout.Stacked {
 		var t weights.Tensor
 		t, ld.err = s.Sub(path).Tensor("weight", heads, c.HeadDim)
 		if ld.err != nil {
 			return nil
 		}
-		return nn.HeadLayerNorm{Weight: t.Float32s(), Heads: heads, Eps: float32(c.eps)}
+		return nn.HeadLayerNorm{Weight: t.Float32s(), Heads: heads, Eps: float32(c.Eps)}
 	}
-	n, ld.err = nn.LoadHeadLayerNorm(s.Sub(path), heads, c.HeadDim, float32(c.eps))
+	n, ld.err = nn.LoadHeadLayerNorm(s.Sub(path), heads, c.HeadDim, float32(c.Eps))
 	return n
 }
 
@@ -348,15 +259,15 @@ func (ld *loader) normOf(s *weights.Store, path string, channels int) (n nn.Norm
 	if path == "" || ld.err != nil {
 		return nil
 	}
-	s, eps := s.Sub(path), float32(ld.config.eps)
-	switch ld.config.norm {
-	case rmsNorm:
+	s, eps := s.Sub(path), float32(ld.config.Eps)
+	switch ld.config.Norm {
+	case family.RMSNorm:
 		n, ld.err = nn.LoadRMSNorm(s, channels, eps)
-	case rmsNormLessOne:
+	case family.RMSNormLessOne:
 		n, ld.err = nn.LoadRMSNormLessOne(s, channels, eps)
-	case layerNorm:
+	case family.LayerNorm:
 		n, ld.err = nn.LoadLayerNorm(s, channels, eps)
-	case plainLayerNorm:
+	case family.PlainLayerNorm:
 		n = nn.LayerNorm{Weight: slices.Repeat([]float32{1}, channels), Eps: eps}
 	}
 	return n

@@ -1,6 +1,7 @@
 package lm
 
 import (
+	"helicon/models/lm/family"
 	"helicon/models/nn"
 	"helicon/models/tensor"
 )
@@ -64,12 +65,12 @@ type routing struct {
 	share   []float32 // [chunk], their weights
 }
 
-func newRouting(c *Config, chunk int) routing {
-	if c.experts.count == 0 {
+func newRouting(c *family.Config, chunk int) routing {
+	if c.Experts.Count == 0 {
 		return routing{}
 	}
 	return routing{
-		weights: make([]float32, chunk*c.experts.count),
+		weights: make([]float32, chunk*c.Experts.Count),
 		in:      make([]float32, chunk*c.Hidden),
 		out:     make([]float32, chunk*c.Hidden),
 		tokens:  make([]int, chunk),

@@ -36,7 +36,7 @@ func naiveLogits(m *Model, ids []int) []float32 {
 	}
 	logits := make([]float32, c.Vocab)
 	for i, v := range naiveLinear(n.head, h) {
-		logits[i] = float32(naiveCap(v, c.logitCap))
+		logits[i] = float32(naiveCap(v, c.LogitCap))
 	}
 	return logits
 }
@@ -75,15 +75,15 @@ func naiveAttention(m *Model, i int, x [][]float64) [][]float64 {
 		for h := range c.Heads {
 			g := h * c.KVHeads / c.Heads
 			bias := make([]float32, len(x))
-			if c.keyBias != nil {
-				c.keyBias(bias, h)
+			if c.KeyBias != nil {
+				c.KeyBias(bias, h)
 			}
 			sum, total := make([]float64, c.HeadDim), 0.0
 			for s := range t + 1 {
 				if l.window > 0 && t-s >= l.window {
 					continue
 				}
-				p := math.Exp(naiveCap(dot(q[t][h], k[s][g])*float64(l.scale), c.scoreCap) + float64(bias[s]))
+				p := math.Exp(naiveCap(dot(q[t][h], k[s][g])*float64(l.scale), c.ScoreCap) + float64(bias[s]))
 				total += p
 				for d := range sum {
 					sum[d] += p * v[s][g][d]
@@ -106,10 +106,10 @@ func naiveHeads(m *Model, l *layer, x []float64, n nn.Norm, position, length int
 			norm = nn.LayerNorm{Weight: each.Weight[h*d : (h+1)*d], Eps: each.Eps}
 		}
 		heads[h] = naiveNorm(norm, heads[h])
-		if len(m.config.rotations) == 0 {
+		if len(m.config.Rotations) == 0 {
 			continue
 		}
-		r := m.config.rotations[l.rope]
+		r := m.config.Rotations[l.rope]
 		half := r.Half()
 		cos, sin := make([]float32, half), make([]float32, half)
 		r.Angles(cos, sin, position, length)

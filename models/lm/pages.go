@@ -1,6 +1,9 @@
 package lm
 
-import "helicon/models/tensor"
+import (
+	"helicon/models/lm/family"
+	"helicon/models/tensor"
+)
 
 // PageTokens is the number of positions in a page of a cache, the unit in which
 // memory is given to sequences and in which they share what they have in common.
@@ -23,21 +26,21 @@ type pages struct {
 }
 
 // newPages returns memory for so many pages, which is not allocated yet.
-func newPages(c *Config, limit int) *pages {
+func newPages(c *family.Config, limit int) *pages {
 	p := &pages{limit: limit, layers: make([]tensor.KVPages, c.Layers)}
 	for i := range p.layers {
-		p.layers[i] = c.kvPages()
+		p.layers[i] = kvPages(c)
 	}
 	return p
 }
 
 // kvPages is a layer's pages, of which there are none.
-func (c *Config) kvPages() tensor.KVPages {
+func kvPages(c *family.Config) tensor.KVPages {
 	return tensor.KVPages{PageTokens: PageTokens, Heads: c.KVHeads, HeadDim: c.HeadDim}
 }
 
 // pageBytes returns the memory of a page, in all layers.
-func (c *Config) pageBytes() int64 {
+func pageBytes(c *family.Config) int64 {
 	padded := (int64(c.HeadDim) + 15) &^ 15 // as tensor.KVPages has it
 	return 2 * 4 * PageTokens * int64(c.Layers) * int64(c.KVHeads) * padded
 }

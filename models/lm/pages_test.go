@@ -3,13 +3,15 @@ package lm
 import (
 	"slices"
 	"testing"
+
+	"helicon/models/lm/family"
 )
 
 // TestPagesGrow checks that memory comes as it is needed, that what was written stays,
 // and that pages of prefixes go, the longest unused first, when there is no more.
 func TestPagesGrow(t *testing.T) {
 	t.Parallel()
-	c := &Config{Layers: 2, KVHeads: 1, HeadDim: 4}
+	c := &family.Config{Layers: 2, KVHeads: 1, HeadDim: 4}
 	p := newPages(c, 20)
 	p.prefixes = newPrefixes()
 	if p.bytes() != 0 {
@@ -34,7 +36,7 @@ func TestPagesGrow(t *testing.T) {
 		return s
 	}
 	a := write(0, 6)
-	if want := minPages * c.pageBytes() / 2; p.bytes() < want/2 || len(p.refs) != minPages {
+	if want := minPages * pageBytes(c) / 2; p.bytes() < want/2 || len(p.refs) != minPages {
 		t.Errorf("%d pages of %d bytes in all for 6, want %d", len(p.refs), p.bytes(), minPages)
 	}
 	p.layers[1].K[5] = 7
@@ -117,14 +119,14 @@ func TestFork(t *testing.T) {
 func TestPageBytes(t *testing.T) {
 	t.Parallel()
 	for _, dim := range []int{1, 16, 20, 64} {
-		c := &Config{Layers: 3, KVHeads: 2, HeadDim: dim}
+		c := &family.Config{Layers: 3, KVHeads: 2, HeadDim: dim}
 		p := newPages(c, 10)
 		p.grow(10)
-		if got := p.bytes(); got != 10*c.pageBytes() {
-			t.Errorf("dimension %d: 10 pages are %d bytes, want %d", dim, got, 10*c.pageBytes())
+		if got := p.bytes(); got != 10*pageBytes(c) {
+			t.Errorf("dimension %d: 10 pages are %d bytes, want %d", dim, got, 10*pageBytes(c))
 		}
 	}
-	kv := (&Config{KVHeads: 2, HeadDim: 20}).kvPages()
+	kv := kvPages(&family.Config{KVHeads: 2, HeadDim: 20})
 	if kv.PageTokens != PageTokens {
 		t.Errorf("pages of %d tokens, want %d", kv.PageTokens, PageTokens)
 	}

@@ -3,6 +3,7 @@ package lm
 import (
 	"context"
 
+	"helicon/models/lm/family"
 	"helicon/models/tensor"
 )
 
@@ -48,59 +49,59 @@ type passSize struct {
 func (m *Model) newPass(z passSize) *pass {
 	c, t := &m.config, z.tokens
 	floats := func(n int) []float32 { return make([]float32, n) }
-	wide := max(c.Hidden, c.embedWidth)
+	wide := max(c.Hidden, c.EmbedWidth)
 	p := &pass{
 		model: m, exec: tensor.NewExec(m.pool), tokens: t, outputs: z.outputs,
 		x: floats(t * wide), h: floats(t * wide),
 		q: floats(t * c.Heads * c.HeadDim),
 		k: floats(t * c.KVHeads * c.HeadDim), v: floats(t * c.KVHeads * c.HeadDim),
-		up:      floats(t * c.inner()),
+		up:      floats(t * c.Inner()),
 		routing: newRouting(c, t),
 		logits:  floats(z.outputs * c.Vocab),
 		ids:     make([]int, t),
 		wanted:  make([]int, t),
 		spans:   make([]tensor.Span, 0, z.sequences),
 	}
-	if c.layout.gated() {
-		p.gate = floats(t * c.inner())
+	if c.Layout.Gated() {
+		p.gate = floats(t * c.Inner())
 	}
-	if c.parallel {
+	if c.Parallel {
 		p.side = floats(t * c.Hidden)
 	}
-	for _, r := range c.rotations {
+	for _, r := range c.Rotations {
 		p.angles = append(p.angles, angles{half: r.Half(), cos: floats(t * r.Half()), sin: floats(t * r.Half())})
 	}
-	if c.keyBias != nil {
+	if c.KeyBias != nil {
 		p.keyBias = floats(c.Heads * z.positions)
 		for h := range c.Heads {
-			c.keyBias(p.keyBias[h*z.positions:][:z.positions], h)
+			c.KeyBias(p.keyBias[h*z.positions:][:z.positions], h)
 		}
 	}
 	return p
 }
 
 // passBytes returns what a pass takes.
-func (c *Config) passBytes(z passSize) int64 {
+func passBytes(c *family.Config, z passSize) int64 {
 	const floatSize, intSize = 4, 8
-	floats := 2 * int64(max(c.Hidden, c.embedWidth)) // of a token
+	floats := 2 * int64(max(c.Hidden, c.EmbedWidth)) // of a token
 	floats += int64(c.Heads+2*c.KVHeads) * int64(c.HeadDim)
-	floats += int64(c.inner())
-	if c.layout.gated() {
-		floats += int64(c.inner())
+	floats += int64(c.Inner())
+	if c.Layout.Gated() {
+		floats += int64(c.Inner())
 	}
-	if c.parallel {
+	if c.Parallel {
 		floats += int64(c.Hidden)
 	}
-	for _, r := range c.rotations {
+	for _, r := range c.Rotations {
 		floats += 2 * int64(r.Half())
 	}
 	ints := int64(2)
-	if n := c.experts.count; n > 0 {
+	if n := c.Experts.Count; n > 0 {
 		floats += int64(n) + 2*int64(c.Hidden) + 1
 		ints++
 	}
 	bias := int64(0)
-	if c.keyBias != nil {
+	if c.KeyBias != nil {
 		bias = int64(c.Heads) * int64(z.positions)
 	}
 	return int64(z.tokens)*(floatSize*floats+intSize*ints) + floatSize*(int64(z.outputs)*int64(c.Vocab)+bias)
@@ -156,7 +157,7 @@ func (p *pass) gather(runs []run) (tokens, outputs int) {
 		p.spans = append(p.spans, s.span(r.tokens))
 		for i, a := range p.angles {
 			lo, hi := tokens*a.half, (tokens+r.tokens)*a.half
-			c.rotations[i].Angles(a.cos[lo:hi], a.sin[lo:hi], s.ready, r.length)
+			c.Rotations[i].Angles(a.cos[lo:hi], a.sin[lo:hi], s.ready, r.length)
 		}
 		copy(p.ids[tokens:], s.text[s.ready:][:r.tokens])
 		tokens += r.tokens
@@ -175,7 +176,7 @@ func (p *pass) embed(t int) []float32 {
 	if n.widen.Weight.Rows == 0 {
 		n.embed.Forward(x, ids) // [T, C]
 	} else {
-		narrow := p.h[:t*c.embedWidth]
+		narrow := p.h[:t*c.EmbedWidth]
 		n.embed.Forward(narrow, ids) // [T, E]
 		n.widen.Forward(e, x, narrow)
 	}
@@ -205,7 +206,7 @@ func (p *pass) outputStates(x []float32, outputs int) []float32 {
 	if n.narrow.Weight.Rows == 0 {
 		return h
 	}
-	x = p.x[:outputs*c.embedWidth]
+	x = p.x[:outputs*c.EmbedWidth]
 	n.narrow.Forward(p.exec, x, h) // [R, E]
 	return x
 }
@@ -214,10 +215,10 @@ func (p *pass) outputStates(x []float32, outputs int) []float32 {
 // returned. They are valid until the next call.
 func (p *pass) score(states []float32) []float32 {
 	c := &p.model.config
-	logits := p.logits[:len(states)/c.embedWidth*c.Vocab]
+	logits := p.logits[:len(states)/c.EmbedWidth*c.Vocab]
 	p.model.net.head.Forward(p.exec, logits, states)
-	if c.logitCap > 0 {
-		p.exec.SoftCap(logits, float32(c.logitCap))
+	if c.LogitCap > 0 {
+		p.exec.SoftCap(logits, float32(c.LogitCap))
 	}
 	return logits
 }

@@ -1,6 +1,9 @@
 package lm
 
-import "helicon/models/tensor"
+import (
+	"helicon/models/lm/family"
+	"helicon/models/tensor"
+)
 
 // sequence is a text and its keys and values. Those of text[:ready] are in the pages,
 // the rest is still to be computed.
@@ -26,12 +29,12 @@ const (
 )
 
 // anglesOf returns the angles of a call after which a sequence has that length.
-func (c *Config) anglesOf(length int) angleSet {
-	for i, r := range c.rotations {
+func anglesOf(c *family.Config, length int) angleSet {
+	for i, r := range c.Rotations {
 		if r.Long(length) {
 			return longAngles
 		}
-		if s := c.ropes[i].Scaling; s != nil && s.Type == "dynamic" && length > c.ropes[i].Context {
+		if s := c.Ropes[i].Scaling; s != nil && s.Type == "dynamic" && length > c.Ropes[i].Context {
 			return angleSet(length)
 		}
 	}
@@ -68,13 +71,13 @@ func (s *sequence) follow(other *sequence) {
 // begin says that the tokens to be computed belong to a call after which the sequence
 // has the given length. Keys that have other angles are to be made again where the
 // rotations ask for it.
-func (s *sequence) begin(c *Config, length int) {
-	angles := c.anglesOf(length)
+func (s *sequence) begin(c *family.Config, length int) {
+	angles := anglesOf(c, length)
 	switch {
 	case s.ready == 0:
 		s.made = angles
 	case s.made == angles:
-	case c.switches():
+	case switches(c):
 		s.cut(0)
 		s.made = angles
 	default:

@@ -1,5 +1,7 @@
 package lm
 
+import "helicon/models/lm/family"
+
 // maxDraft is how many tokens are proposed at most in a step. They share it.
 const maxDraft = 7
 
@@ -33,7 +35,7 @@ const (
 
 // propose appends to the text at most so many tokens that may follow, and returns how
 // many.
-func (t *task) propose(c *Config, most int) int {
+func (t *task) propose(c *family.Config, most int) int {
 	l := &t.lookup
 	if l.rest > 0 {
 		l.rest--
@@ -43,7 +45,7 @@ func (t *task) propose(c *Config, most int) int {
 		most = min(most, l.most)
 	}
 	most = min(most, t.left-1, t.length-1)
-	if most < 1 || c.anglesOf(t.length) != c.anglesOf(t.length+most) {
+	if most < 1 || anglesOf(c, t.length) != anglesOf(c, t.length+most) {
 		return 0
 	}
 	from := recurrence(t.seq.text)

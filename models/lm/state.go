@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"slices"
 
+	"helicon/models/lm/family"
 	"helicon/models/nn"
 )
 
@@ -30,7 +31,7 @@ type State struct {
 // positions they are at most Config.Context; other positions go on beyond it.
 func (m *Model) NewState(maxTokens int) (*State, error) {
 	c := &m.config
-	if err := c.checkLength(maxTokens); err != nil {
+	if err := checkLength(c, maxTokens); err != nil {
 		return nil, err
 	}
 	n := pagesFor(maxTokens)
@@ -63,20 +64,20 @@ func (s *State) Close() {
 	s.seq.close()
 }
 
-func (c *Config) checkLength(tokens int) error {
+func checkLength(c *family.Config, tokens int) error {
 	switch {
-	case tokens < 1 || tokens > maxContext:
-		return fmt.Errorf("lm: state for %d tokens, want 1 to %d: %w", tokens, maxContext, ErrFull)
-	case c.layout.positions != "" && tokens > c.Context:
+	case tokens < 1 || tokens > family.MaxContext:
+		return fmt.Errorf("lm: state for %d tokens, want 1 to %d: %w", tokens, family.MaxContext, ErrFull)
+	case c.Layout.Positions != "" && tokens > c.Context:
 		return fmt.Errorf("lm: state for %d tokens of a model with %d learned positions: %w", tokens, c.Context, ErrFull)
-	case int64(pagesFor(tokens)) > maxState/c.pageBytes() || c.stateBytes(tokens) > maxState:
+	case int64(pagesFor(tokens)) > maxState/pageBytes(c) || stateBytes(c, tokens) > maxState:
 		return fmt.Errorf("lm: state for %d tokens takes more than %d bytes: %w", tokens, int64(maxState), ErrFull)
 	}
 	return nil
 }
 
 // switches reports whether angles depend on the length of the sequence.
-func (c *Config) switches() bool { return slices.ContainsFunc(c.rotations, nn.Rope.Switches) }
+func switches(c *family.Config) bool { return slices.ContainsFunc(c.Rotations, nn.Rope.Switches) }
 
 // Len returns the number of tokens in the sequence.
 func (s *State) Len() int { return len(s.seq.text) }
@@ -94,15 +95,15 @@ func (s *State) Truncate(n int) {
 }
 
 // Bytes returns the memory of the state, without what its forks take.
-func (s *State) Bytes() int64 { return s.model.config.stateBytes(s.Cap()) }
+func (s *State) Bytes() int64 { return stateBytes(&s.model.config, s.Cap()) }
 
 // stateBytes returns what a state for so many tokens takes.
-func (c *Config) stateBytes(tokens int) int64 {
-	return c.sequenceBytes(tokens) + int64(pagesFor(tokens))*c.pageBytes() + c.passBytes(stateSize(tokens))
+func stateBytes(c *family.Config, tokens int) int64 {
+	return sequenceBytes(tokens) + int64(pagesFor(tokens))*pageBytes(c) + passBytes(c, stateSize(tokens))
 }
 
 // sequenceBytes returns what a sequence takes beside its pages.
-func (c *Config) sequenceBytes(tokens int) int64 { return 8*int64(tokens) + 4*int64(pagesFor(tokens)) }
+func sequenceBytes(tokens int) int64 { return 8*int64(tokens) + 4*int64(pagesFor(tokens)) }
 
 // Footprint is the memory that a model needs, in bytes, and what it depends on.
 type Footprint struct {
@@ -118,19 +119,19 @@ type Footprint struct {
 // tokens, from its configuration and the headers of its files alone, in which it finds
 // all that would keep the model from loading. The errors are those of Load and NewState.
 func Estimate(fsys fs.FS, tokens int) (Footprint, error) {
-	c, header, err := describe(fsys)
+	c, header, err := family.Describe(fsys)
 	if err != nil {
 		return Footprint{}, err
 	}
-	if err := c.checkLength(tokens); err != nil {
+	if err := checkLength(&c, tokens); err != nil {
 		return Footprint{}, err
 	}
-	if err := c.checkTensors(header); err != nil {
+	if err := c.CheckTensors(header); err != nil {
 		return Footprint{}, err
 	}
 	f := Footprint{
-		State: c.stateBytes(tokens), Page: c.pageBytes(), Logits: 4 * int64(c.Vocab),
-		Batcher: c.passBytes(BatchOptions{}.size(&c)), Context: c.Context,
+		State: stateBytes(&c, tokens), Page: pageBytes(&c), Logits: 4 * int64(c.Vocab),
+		Batcher: passBytes(&c, BatchOptions{}.size(&c)), Context: c.Context,
 	}
 	f.Weights = header.Bytes()
 	return f, nil

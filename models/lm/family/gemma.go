@@ -1,4 +1,4 @@
-package lm
+package family
 
 import (
 	"encoding/json"
@@ -28,8 +28,8 @@ func gemmaDefaults() gemmaJSON {
 func (j *gemmaJSON) config() (Config, error) {
 	j.baseJSON.Activation = j.Activation
 	c, err := j.rotary()
-	c.norm, c.embedScale = rmsNormLessOne, math.Sqrt(float64(j.Hidden))
-	c.attentionBias, c.outputBias = j.AttentionBias, j.AttentionBias
+	c.Norm, c.EmbedScale = RMSNormLessOne, math.Sqrt(float64(j.Hidden))
+	c.AttentionBias, c.OutputBias = j.AttentionBias, j.AttentionBias
 	return c, err
 }
 
@@ -45,13 +45,13 @@ func (j *gemmaJSON) config2() (Config, error) {
 	}
 	c.scale = 1 / math.Sqrt(j.QueryScalar)
 	if j.ScoreCap != nil {
-		c.scoreCap = *j.ScoreCap
+		c.ScoreCap = *j.ScoreCap
 	}
 	if j.LogitCap != nil {
-		c.logitCap = *j.LogitCap
+		c.LogitCap = *j.LogitCap
 	}
-	c.layout.attention = normLayout{before: "input_layernorm", after: "post_attention_layernorm"}
-	c.layout.mlp = normLayout{before: "pre_feedforward_layernorm", after: "post_feedforward_layernorm"}
+	c.Layout.Attention = NormLayout{Before: "input_layernorm", After: "post_attention_layernorm"}
+	c.Layout.MLP = NormLayout{Before: "pre_feedforward_layernorm", After: "post_feedforward_layernorm"}
 	return c, nil
 }
 
@@ -108,8 +108,8 @@ func gemma3Config(raw []byte) (Config, error) {
 	if err != nil {
 		return c, err
 	}
-	c.ropes = append(c.ropes, rope)
-	c.layout.qNorm, c.layout.kNorm = "self_attn.q_norm", "self_attn.k_norm"
+	c.Ropes = append(c.Ropes, rope)
+	c.Layout.QNorm, c.Layout.KNorm = "self_attn.q_norm", "self_attn.k_norm"
 	return c, j.setWindow(&c, func(layer int) bool { return (layer+1)%j.Pattern != 0 })
 }
 
@@ -130,7 +130,7 @@ func gemma3TextConfig(raw []byte) (Config, error) {
 	if whole.Tied != nil {
 		c.Tied = *whole.Tied
 	}
-	c.layout.root, c.layout.head = "language_model.model", "language_model.lm_head"
+	c.Layout.Root, c.Layout.Head = "language_model.model", "language_model.lm_head"
 	return c, err
 }
 

@@ -1,4 +1,4 @@
-package lm
+package family
 
 // neoxConfig is GPT-NeoX and Pythia (Black et al. 2022): layer norms, a share of each
 // head rotated, and mostly attention and MLP side by side.
@@ -18,14 +18,14 @@ func neoxConfig(raw []byte) (Config, error) {
 	}
 	j.baseJSON.Rotated, j.baseJSON.Theta = j.Rotated, j.Theta
 	c, err := j.rotary()
-	c.norm, c.eps, c.parallel = layerNorm, j.LayerEps, j.Parallel
-	c.attentionBias, c.outputBias, c.mlpBias = j.Bias, j.Bias, true
-	c.layout = layout{
-		root: "gpt_neox", embed: "embed_in", norm: "final_layer_norm", head: "embed_out", blocks: "layers",
-		attention: normLayout{before: "input_layernorm"},
-		mlp:       normLayout{before: "post_attention_layernorm"},
-		qkv:       "attention.query_key_value", grouped: true, o: "attention.dense",
-		up: "mlp.dense_h_to_4h", down: "mlp.dense_4h_to_h",
+	c.Norm, c.Eps, c.Parallel = LayerNorm, j.LayerEps, j.Parallel
+	c.AttentionBias, c.OutputBias, c.MLPBias = j.Bias, j.Bias, true
+	c.Layout = Layout{
+		Root: "gpt_neox", Embed: "embed_in", Norm: "final_layer_norm", Head: "embed_out", Blocks: "layers",
+		Attention: NormLayout{Before: "input_layernorm"},
+		MLP:       NormLayout{Before: "post_attention_layernorm"},
+		QKV:       "attention.query_key_value", Grouped: true, O: "attention.dense",
+		Up: "mlp.dense_h_to_4h", Down: "mlp.dense_4h_to_h",
 	}
 	return c, err
 }

@@ -1,4 +1,4 @@
-package lm
+package family
 
 import (
 	"encoding/json"
@@ -54,23 +54,23 @@ func falconConfig(raw []byte) (Config, error) {
 		positions = j.baseJSON.config
 	}
 	c, err := positions()
-	c.norm, c.eps, c.parallel = layerNorm, j.Eps, j.Parallel
-	c.attentionBias, c.outputBias, c.mlpBias = j.Bias, j.Bias, j.Bias
-	c.layout = bloomLayout()
+	c.Norm, c.Eps, c.Parallel = LayerNorm, j.Eps, j.Parallel
+	c.AttentionBias, c.OutputBias, c.MLPBias = j.Bias, j.Bias, j.Bias
+	c.Layout = bloomLayout()
 	switch {
 	case j.Grouped && (j.Norms == nil || *j.Norms == 2):
-		c.layout.attention, c.layout.mlp = normLayout{before: "ln_attn"}, normLayout{before: "ln_mlp"}
+		c.Layout.Attention, c.Layout.MLP = NormLayout{Before: "ln_attn"}, NormLayout{Before: "ln_mlp"}
 	case j.Parallel:
-		c.layout.mlp = c.layout.attention
+		c.Layout.MLP = c.Layout.Attention
 	}
 	if j.Alibi {
-		c.keyBias = falconBias(c.Heads, c.HeadDim)
+		c.KeyBias = falconBias(c.Heads, c.HeadDim)
 	}
 	return c, err
 }
 
 // falconBias is ALiBi as Falcon was trained: in bfloat16 and scaled like the scores.
-func falconBias(heads, dim int) keyBias {
+func falconBias(heads, dim int) KeyBias {
 	scale := float32(1 / math.Sqrt(float64(dim)))
 	return func(bias []float32, head int) {
 		slope := bfloat16(alibiSlope(heads, head))
@@ -105,9 +105,9 @@ func rwConfig(raw []byte) (Config, error) {
 }
 
 // falconNames gives the two norms of the larger models the names they have in GGUF.
-func falconNames(hf, gguf *layout) {
-	if hf.mlp.before != hf.attention.before {
-		gguf.attention.before, gguf.mlp.before = "attn_norm_2", "attn_norm"
+func falconNames(hf, gguf *Layout) {
+	if hf.MLP.Before != hf.Attention.Before {
+		gguf.Attention.Before, gguf.MLP.Before = "attn_norm_2", "attn_norm"
 	}
 }
 

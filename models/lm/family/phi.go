@@ -1,4 +1,4 @@
-package lm
+package family
 
 import (
 	"fmt"
@@ -20,14 +20,14 @@ func phiConfig(raw []byte) (Config, error) {
 		return Config{}, fmt.Errorf("tie_word_embeddings: the output matrix of Phi has a bias of its own: %w", ErrConfig)
 	}
 	c, err := j.rotary()
-	c.norm, c.eps, c.parallel = layerNorm, j.LayerEps, true
-	c.attentionBias, c.outputBias, c.mlpBias, c.headBias = true, true, true, true
-	n := &c.layout
-	n.norm, n.o = "final_layernorm", "self_attn.dense"
-	n.mlp = n.attention
-	n.gate, n.up, n.down = "", "mlp.fc1", "mlp.fc2"
+	c.Norm, c.Eps, c.Parallel = LayerNorm, j.LayerEps, true
+	c.AttentionBias, c.OutputBias, c.MLPBias, c.HeadBias = true, true, true, true
+	n := &c.Layout
+	n.Norm, n.O = "final_layernorm", "self_attn.dense"
+	n.MLP = n.Attention
+	n.Gate, n.Up, n.Down = "", "mlp.fc1", "mlp.fc2"
 	if j.HeadNorms {
-		n.qNorm, n.kNorm = "self_attn.q_layernorm", "self_attn.k_layernorm"
+		n.QNorm, n.KNorm = "self_attn.q_layernorm", "self_attn.k_layernorm"
 	}
 	return c, err
 }
@@ -58,8 +58,8 @@ func phi3Config(raw []byte) (Config, error) {
 	if err != nil {
 		return c, err
 	}
-	n := &c.layout
-	n.qkv, n.q, n.k, n.v = "self_attn.qkv_proj", "", "", ""
-	n.gateUp, n.gate, n.up = "mlp.gate_up_proj", "", ""
+	n := &c.Layout
+	n.QKV, n.Q, n.K, n.V = "self_attn.qkv_proj", "", "", ""
+	n.GateUp, n.Gate, n.Up = "mlp.gate_up_proj", "", ""
 	return c, j.setWindow(&c, nil)
 }

@@ -1,4 +1,4 @@
-package lm
+package family
 
 import (
 	"errors"
@@ -15,16 +15,16 @@ import (
 // Export is a model in the terms of GGUF: metadata, without that of a tokenizer, and
 // tensors that are read as they are asked for.
 type Export struct {
-	Config Config
-	Pairs  []weights.Pair
-	Parts  []Part
+	Config Config         // of the source
+	Pairs  []weights.Pair // of the metadata
+	Parts  []Part         // the tensors
 
 	store *weights.Store
 }
 
 // Part is a tensor of an export.
 type Part struct {
-	Name  string
+	Name  string       // in GGUF
 	DType tensor.DType // of the source
 	Shape []int        // row-major
 	// Open returns what writes row i, [Shape[last]], of all the tensor's rows. It may be
@@ -45,10 +45,10 @@ func (p *Part) Rows() (n, columns int) {
 func (x *Export) Close() error { return x.store.Close() }
 
 // ToGGUF reads the model in a folder, in Hugging Face's layout, for writing as GGUF. The
-// errors are those of Load; ErrUnsupported is also wrapped if GGUF has no form for the
+// errors are those of Open; ErrUnsupported is also wrapped if GGUF has no form for the
 // architecture or for something that this model does.
 func ToGGUF(fsys fs.FS) (*Export, error) {
-	c, store, err := open(fsys)
+	c, store, err := Open(fsys)
 	if err != nil {
 		return nil, err
 	}
@@ -71,8 +71,8 @@ func ToGGUF(fsys fs.FS) (*Export, error) {
 func (x *Export) build(form ggufForm) error {
 	c := &x.Config
 	x.Pairs = c.ggufPairs(form.name)
-	target := c.ggufLayout(form, c.layout.qkv != "")
-	from, to := c.slots(&c.layout, rootPath(&c.layout, x.store.Has)), c.slots(&target, "")
+	target := c.ggufLayout(form, c.Layout.QKV != "")
+	from, to := c.slots(&c.Layout, c.Layout.RootPath(x.store.Has)), c.slots(&target, "")
 	written := map[string]bool{}
 	for i, s := range from {
 		name := to[i].names[0]
@@ -95,12 +95,12 @@ func (x *Export) build(form ggufForm) error {
 
 // factors adds the factors of rotary positions that GGUF has as tensors.
 func (x *Export) factors() {
-	if len(x.Config.ropes) == 0 || x.Config.ropes[0].Scaling == nil {
+	if len(x.Config.Ropes) == 0 || x.Config.Ropes[0].Scaling == nil {
 		return
 	}
-	switch s := x.Config.ropes[0].Scaling; s.Type {
+	switch s := x.Config.Ropes[0].Scaling; s.Type {
 	case "llama3", "factors":
-		x.vector("rope_freqs.weight", x.Config.rotations[0].Slowing())
+		x.vector("rope_freqs.weight", x.Config.Rotations[0].Slowing())
 	case "longrope":
 		x.vector("rope_factors_long.weight", narrow(s.LongFactor))
 		x.vector("rope_factors_short.weight", narrow(s.ShortFactor))
@@ -132,10 +132,10 @@ func (x *Export) complete(arch string) error {
 		return err
 	}
 	c := &x.Config
-	if scale := c.attentionScale(0); back.attentionScale(0) != scale {
+	if scale := c.AttentionScale(0); back.AttentionScale(0) != scale {
 		x.Pairs = append(x.Pairs, weights.Pair{Key: arch + ".attention.scale", Value: scale})
 	}
-	if windows := c.eachLayer(c.windowOf); !slices.Equal(windows, back.eachLayer(back.windowOf)) {
+	if windows := c.eachLayer(c.WindowOf); !slices.Equal(windows, back.eachLayer(back.WindowOf)) {
 		local := make([]bool, c.Layers)
 		for i, w := range windows {
 			local[i] = w > 0
@@ -209,7 +209,7 @@ func (x *Export) rows(s slot) (func(dst []float32, i int), error) {
 			rows, columns = t.Len(), 1 // a bias is turned like the rows of its matrix
 		}
 		m := tensor.NewMatrix(t.DType, rows, columns, t.Data)
-		if c.layout.conv1D && len(s.shape) == 2 && s.role >= ofQuery {
+		if c.Layout.Conv1D && len(s.shape) == 2 && s.role >= ofQuery {
 			m = m.Transposed()
 		}
 		parts = append(parts, m)
@@ -222,7 +222,7 @@ func (x *Export) rows(s slot) (func(dst []float32, i int), error) {
 			}
 		}, nil
 	}
-	lessOne := s.role == ofNorm && c.norm == rmsNormLessOne
+	lessOne := s.role == ofNorm && c.Norm == RMSNormLessOne
 	return func(dst []float32, i int) {
 		parts[i/parts[0].Rows].Row(dst, order(i%parts[0].Rows))
 		if lessOne {
@@ -239,11 +239,11 @@ func (c *Config) rowOrder(r role) func(i int) int {
 	form := architectures[c.Architecture].gguf
 	switch {
 	case r == ofQuery && form.turn:
-		rows = turned(c.Heads, c.HeadDim, true)
+		rows = Turned(c.Heads, c.HeadDim, true)
 	case r == ofKey && form.turn:
-		rows = turned(c.KVHeads, c.HeadDim, true)
-	case r == ofJoint && c.layout.grouped && c.KVHeads > 1:
-		q, k, v := c.groupedRows()
+		rows = Turned(c.KVHeads, c.HeadDim, true)
+	case r == ofJoint && c.Layout.Grouped && c.KVHeads > 1:
+		q, k, v := c.GroupedRows()
 		rows = slices.Concat(q, k, v)
 	default:
 		return func(i int) int { return i }
@@ -263,16 +263,16 @@ func (c *Config) ggufPairs(arch string) []weights.Pair {
 			add(p.key, value)
 		}
 	}
-	if len(c.ropes) > 0 {
-		add("rope.dimension_count", uint32(c.ropes[0].Dim))
+	if len(c.Ropes) > 0 {
+		add("rope.dimension_count", uint32(c.Ropes[0].Dim))
 	}
 	if arch == "falcon" {
 		add("tensor_data_layout", "jploski") // query, key and value one after the other
 	}
-	if len(c.ropes) == 0 || c.ropes[0].Scaling == nil {
+	if len(c.Ropes) == 0 || c.Ropes[0].Scaling == nil {
 		return pairs
 	}
-	switch s := c.ropes[0].Scaling; s.Type {
+	switch s := c.Ropes[0].Scaling; s.Type {
 	case "linear":
 		add("rope.scaling.type", "linear")
 		add("rope.scaling.factor", float32(s.Factor))
@@ -282,7 +282,7 @@ func (c *Config) ggufPairs(arch string) []weights.Pair {
 	case "yarn":
 		add("rope.scaling.type", "yarn")
 		add("rope.scaling.factor", float32(s.Factor))
-		add("rope.scaling.original_context_length", uint32(c.ropes[0].Context)) // what corrections are counted over
+		add("rope.scaling.original_context_length", uint32(c.Ropes[0].Context)) // what corrections are counted over
 		if s.AttentionFactor != 0 {
 			add("rope.scaling.attn_factor", float32(s.AttentionFactor/(0.1*math.Log(s.Factor)+1)))
 		}
@@ -297,7 +297,7 @@ func (c *Config) ggufPairs(arch string) []weights.Pair {
 		if s.OriginalContext != 0 {
 			add("rope.scaling.original_context_length", uint32(s.OriginalContext))
 		}
-		add("rope.scaling.attn_factor", c.rotations[0].Factor())
+		add("rope.scaling.attn_factor", c.Rotations[0].Factor())
 	}
 	return pairs
 }
@@ -311,22 +311,22 @@ func (c *Config) differs(o *Config) string {
 		same bool
 	}{
 		{"its sizes", slices.Equal(a.sizes(), b.sizes())},
-		{"its activation", a.activation == b.activation},
-		{"its norms", a.norm == b.norm || a.norm == rmsNormLessOne && b.norm == rmsNorm},
-		{"the epsilon of its norms", float32(a.eps) == float32(b.eps)},
-		{"attention and MLP side by side, or not", a.parallel == b.parallel},
+		{"its activation", a.Activation == b.Activation},
+		{"its norms", a.Norm == b.Norm || a.Norm == RMSNormLessOne && b.Norm == RMSNorm},
+		{"the epsilon of its norms", float32(a.Eps) == float32(b.Eps)},
+		{"attention and MLP side by side, or not", a.Parallel == b.Parallel},
 		{"the output matrix being the embedding, or not", a.Tied == b.Tied},
-		{"its biases", a.attentionBias == b.attentionBias && a.outputBias == b.outputBias && a.mlpBias == b.mlpBias && (a.Tied || a.headBias == b.headBias)},
-		{"the scale of its embedding", a.embedScale == b.embedScale},
-		{"its soft caps", float32(a.scoreCap) == float32(b.scoreCap) && float32(a.logitCap) == float32(b.logitCap)},
-		{"its norms of heads", a.headNorms == b.headNorms && (a.layout.qNorm == "") == (b.layout.qNorm == "") && (a.layout.kNorm == "") == (b.layout.kNorm == "")},
-		{"the places of its norms", a.layout.places() == b.layout.places()},
-		{"the windows of its layers", slices.Equal(a.eachLayer(a.windowOf), b.eachLayer(b.windowOf))},
-		{"which layers turn how", slices.Equal(a.eachLayer(a.ropeOf), b.eachLayer(b.ropeOf))},
+		{"its biases", a.AttentionBias == b.AttentionBias && a.OutputBias == b.OutputBias && a.MLPBias == b.MLPBias && (a.Tied || a.HeadBias == b.HeadBias)},
+		{"the scale of its embedding", a.EmbedScale == b.EmbedScale},
+		{"its soft caps", float32(a.ScoreCap) == float32(b.ScoreCap) && float32(a.LogitCap) == float32(b.LogitCap)},
+		{"its norms of heads", a.HeadNorms == b.HeadNorms && (a.Layout.QNorm == "") == (b.Layout.QNorm == "") && (a.Layout.KNorm == "") == (b.Layout.KNorm == "")},
+		{"the places of its norms", a.Layout.places() == b.Layout.places()},
+		{"the windows of its layers", slices.Equal(a.eachLayer(a.WindowOf), b.eachLayer(b.WindowOf))},
+		{"which layers turn how", slices.Equal(a.eachLayer(a.RopeOf), b.eachLayer(b.RopeOf))},
 		{"the scale of attention", slices.Equal(a.eachLayer(a.scaleBits), b.eachLayer(b.scaleBits))},
-		{"which layers have experts, and the weights of those", slices.Equal(a.eachLayer(a.sparseBit), b.eachLayer(b.sparseBit)) && a.experts.normalise == b.experts.normalise},
-		{"its rotary positions", sameRotations(a.rotations, b.rotations)},
-		{"the bias of its attention", (a.keyBias == nil) == (b.keyBias == nil)},
+		{"which layers have experts, and the weights of those", slices.Equal(a.eachLayer(a.sparseBit), b.eachLayer(b.sparseBit)) && a.Experts.Normalise == b.Experts.Normalise},
+		{"its rotary positions", sameRotations(a.Rotations, b.Rotations)},
+		{"the bias of its attention", (a.KeyBias == nil) == (b.KeyBias == nil)},
 	} {
 		if !f.same {
 			return f.name
@@ -337,25 +337,25 @@ func (c *Config) differs(o *Config) string {
 
 func (c *Config) sizes() []int {
 	return []int{
-		c.Vocab, c.Context, c.Hidden, c.Layers, c.Heads, c.KVHeads, c.HeadDim, c.Intermediate, c.embedWidth, c.positionOffset,
-		c.experts.count, c.experts.used, c.experts.intermediate, len(c.ropes),
+		c.Vocab, c.Context, c.Hidden, c.Layers, c.Heads, c.KVHeads, c.HeadDim, c.Intermediate, c.EmbedWidth, c.PositionOffset,
+		c.Experts.Count, c.Experts.Used, c.Experts.Intermediate, len(c.Ropes),
 	}
 }
 
-func (c *Config) scaleBits(i int) int { return int(math.Float32bits(c.attentionScale(i))) }
+func (c *Config) scaleBits(i int) int { return int(math.Float32bits(c.AttentionScale(i))) }
 
 func (c *Config) sparseBit(i int) int {
-	if c.sparse(i) {
+	if c.Sparse(i) {
 		return 1
 	}
 	return 0
 }
 
 // places says where a decoder has norms.
-func (l *layout) places() [9]bool {
+func (l *Layout) places() [9]bool {
 	return [...]bool{
-		l.positions != "", l.embedNorm != "", l.norm != "", l.widen != "",
-		l.attention.before != "", l.attention.after != "", l.attention.sum != "", l.mlp.after != "", l.mlp.sum != "",
+		l.Positions != "", l.EmbedNorm != "", l.Norm != "", l.Widen != "",
+		l.Attention.Before != "", l.Attention.After != "", l.Attention.Sum != "", l.MLP.After != "", l.MLP.Sum != "",
 	}
 }
 

@@ -1,4 +1,4 @@
-package lm
+package family
 
 // mixtralConfig is Mixtral 8x7B (Jiang et al. 2024): Mistral with a mixture of experts
 // in the place of each MLP.
@@ -16,8 +16,8 @@ func mixtralConfig(raw []byte) (Config, error) {
 	if err != nil {
 		return c, err
 	}
-	c.experts = experts{count: j.Experts, used: j.Used, intermediate: j.Intermediate, normalise: true}
-	c.layout.router, c.layout.experts = "block_sparse_moe.gate", "block_sparse_moe.experts"
-	c.layout.expert = mlpLayout{gate: "w1", up: "w3", down: "w2"}
+	c.Experts = Experts{Count: j.Experts, Used: j.Used, Intermediate: j.Intermediate, Normalise: true}
+	c.Layout.Router, c.Layout.Experts = "block_sparse_moe.gate", "block_sparse_moe.experts"
+	c.Layout.Expert = MLPLayout{Gate: "w1", Up: "w3", Down: "w2"}
 	return c, j.setWindow(&c, nil)
 }

@@ -1,4 +1,4 @@
-package lm
+package family
 
 import (
 	"fmt"
@@ -36,7 +36,7 @@ func qwen2Config(raw []byte) (Config, error) {
 		return Config{}, err
 	}
 	c, err := j.config()
-	c.attentionBias = true
+	c.AttentionBias = true
 	return c, err
 }
 
@@ -53,8 +53,8 @@ func qwen3Config(raw []byte) (Config, error) {
 
 func (j *qwenJSON) qwen3() (Config, error) {
 	c, err := j.config()
-	c.attentionBias, c.outputBias = j.AttentionBias, j.AttentionBias
-	c.layout.qNorm, c.layout.kNorm = "self_attn.q_norm", "self_attn.k_norm"
+	c.AttentionBias, c.OutputBias = j.AttentionBias, j.AttentionBias
+	c.Layout.QNorm, c.Layout.KNorm = "self_attn.q_norm", "self_attn.k_norm"
 	return c, err
 }
 
@@ -79,12 +79,12 @@ func qwen3MoEConfig(raw []byte) (Config, error) {
 	if j.Step < 1 {
 		return c, fmt.Errorf("decoder_sparse_step %d, want at least 1: %w", j.Step, ErrConfig)
 	}
-	c.experts = experts{
-		count: j.Experts, used: j.Used, intermediate: j.Intermediate, normalise: j.Normalise,
+	c.Experts = Experts{
+		Count: j.Experts, Used: j.Used, Intermediate: j.Intermediate, Normalise: j.Normalise,
 		sparse: func(layer int) bool { return (layer+1)%j.Step == 0 && !slices.Contains(j.Dense, layer) },
 	}
-	c.layout.router, c.layout.experts = "mlp.gate", "mlp.experts"
-	c.layout.expert = mlpLayout{gate: "gate_proj", up: "up_proj", down: "down_proj"}
+	c.Layout.Router, c.Layout.Experts = "mlp.gate", "mlp.experts"
+	c.Layout.Expert = MLPLayout{Gate: "gate_proj", Up: "up_proj", Down: "down_proj"}
 	return c, nil
 }
 

@@ -1,4 +1,4 @@
-package lm
+package family
 
 import (
 	"fmt"
@@ -26,13 +26,13 @@ func (n *bloomNames) apply(j *baseJSON) {
 	}
 }
 
-func bloomLayout() layout {
-	return layout{
-		root: "transformer", embed: "word_embeddings", norm: "ln_f", head: "lm_head", blocks: "h",
-		attention: normLayout{before: "input_layernorm"},
-		mlp:       normLayout{before: "post_attention_layernorm"},
-		qkv:       "self_attention.query_key_value", grouped: true, o: "self_attention.dense",
-		up: "mlp.dense_h_to_4h", down: "mlp.dense_4h_to_h",
+func bloomLayout() Layout {
+	return Layout{
+		Root: "transformer", Embed: "word_embeddings", Norm: "ln_f", Head: "lm_head", Blocks: "h",
+		Attention: NormLayout{Before: "input_layernorm"},
+		MLP:       NormLayout{Before: "post_attention_layernorm"},
+		QKV:       "self_attention.query_key_value", Grouped: true, O: "self_attention.dense",
+		Up: "mlp.dense_h_to_4h", Down: "mlp.dense_4h_to_h",
 	}
 }
 
@@ -55,17 +55,17 @@ func bloomConfig(raw []byte) (Config, error) {
 	j.bloomNames.apply(&j.baseJSON)
 	j.baseJSON.Context, j.Activation, j.Intermediate = j.Context, "gelu_pytorch_tanh", 4*j.Hidden
 	c, err := j.config()
-	c.norm, c.eps = layerNorm, j.Eps
-	c.attentionBias, c.outputBias, c.mlpBias = true, true, true
-	c.keyBias = alibi(c.Heads)
-	c.layout = bloomLayout()
-	c.layout.embedNorm = "word_embeddings_layernorm"
+	c.Norm, c.Eps = LayerNorm, j.Eps
+	c.AttentionBias, c.OutputBias, c.MLPBias = true, true, true
+	c.KeyBias = alibi(c.Heads)
+	c.Layout = bloomLayout()
+	c.Layout.EmbedNorm = "word_embeddings_layernorm"
 	return c, err
 }
 
 // alibi returns the biases of Press et al. 2021. They grow with the key's position, which
 // to a softmax is the same as falling with its distance.
-func alibi(heads int) keyBias {
+func alibi(heads int) KeyBias {
 	return func(bias []float32, head int) {
 		slope := alibiSlope(heads, head)
 		for position := range bias {

@@ -1,4 +1,4 @@
-package lm
+package family
 
 import (
 	"encoding/json"
@@ -21,7 +21,7 @@ import (
 type ggufForm struct {
 	name  string                              // general.architecture; "" if there is none
 	turn  bool                                // rows of query and key are in the order of interleaved rotation
-	names func(hf, gguf *layout)              // corrects the names of tensors
+	names func(hf, gguf *Layout)              // corrects the names of tensors
 	words func(f *ggufFile, j map[string]any) // adds to config.json
 }
 
@@ -54,35 +54,35 @@ var parameters = []parameter{
 	{"attention.key_length", []string{"head_dim"}, func(c *Config) any { return uint32(c.HeadDim) }},
 	{"attention.value_length", nil, func(c *Config) any { return uint32(c.HeadDim) }},
 	{"attention.layer_norm_epsilon", []string{"layer_norm_eps", "layer_norm_epsilon"}, func(c *Config) any {
-		return unless(c.norm != layerNorm, float32(c.eps))
+		return unless(c.Norm != LayerNorm, float32(c.Eps))
 	}},
 	{"attention.layer_norm_rms_epsilon", []string{"rms_norm_eps"}, func(c *Config) any {
-		return unless(c.norm == layerNorm, float32(c.eps))
+		return unless(c.Norm == LayerNorm, float32(c.Eps))
 	}},
-	{"use_parallel_residual", []string{"use_parallel_residual"}, func(c *Config) any { return c.parallel }},
-	{"attn_logit_softcapping", []string{"attn_logit_softcapping"}, func(c *Config) any { return unless(c.scoreCap == 0, float32(c.scoreCap)) }},
-	{"final_logit_softcapping", []string{"final_logit_softcapping"}, func(c *Config) any { return unless(c.logitCap == 0, float32(c.logitCap)) }},
+	{"use_parallel_residual", []string{"use_parallel_residual"}, func(c *Config) any { return c.Parallel }},
+	{"attn_logit_softcapping", []string{"attn_logit_softcapping"}, func(c *Config) any { return unless(c.ScoreCap == 0, float32(c.ScoreCap)) }},
+	{"final_logit_softcapping", []string{"final_logit_softcapping"}, func(c *Config) any { return unless(c.LogitCap == 0, float32(c.LogitCap)) }},
 	{"expert_count", []string{"num_experts", "num_local_experts"}, func(c *Config) any {
-		return unless(c.experts.count == 0, uint32(c.experts.count))
+		return unless(c.Experts.Count == 0, uint32(c.Experts.Count))
 	}},
 	{"expert_used_count", []string{"num_experts_per_tok"}, func(c *Config) any {
-		return unless(c.experts.count == 0, uint32(c.experts.used))
+		return unless(c.Experts.Count == 0, uint32(c.Experts.Used))
 	}},
 	{"expert_feed_forward_length", []string{"moe_intermediate_size"}, func(c *Config) any {
-		return unless(c.experts.count == 0, uint32(c.experts.intermediate))
+		return unless(c.Experts.Count == 0, uint32(c.Experts.Intermediate))
 	}},
 	{"attention.sliding_window", []string{"sliding_window"}, func(c *Config) any { return unless(c.window == 0, uint32(c.window)) }},
 	{"rope.freq_base", []string{"rope_theta", "rotary_emb_base"}, func(c *Config) any {
-		if len(c.ropes) == 0 {
+		if len(c.Ropes) == 0 {
 			return nil
 		}
-		return float32(c.ropes[0].Theta)
+		return float32(c.Ropes[0].Theta)
 	}},
 	{"rope.freq_base_swa", []string{"rope_local_base_freq"}, func(c *Config) any {
-		if len(c.ropes) < 2 {
+		if len(c.Ropes) < 2 {
 			return nil
 		}
-		return float32(c.ropes[1].Theta)
+		return float32(c.Ropes[1].Theta)
 	}},
 }
 
@@ -175,20 +175,20 @@ func (f *ggufFile) config(a architecture) (Config, error) {
 	if err != nil {
 		return c, err
 	}
-	c.layout = c.ggufLayout(a.gguf, f.has("blk.0.attn_qkv.weight"))
+	c.Layout = c.ggufLayout(a.gguf, f.has("blk.0.attn_qkv.weight"))
 	c.Tied = !f.has("output.weight")
-	c.attentionBias = f.has("blk.0.attn_q.bias") || f.has("blk.0.attn_qkv.bias")
-	c.outputBias, c.mlpBias = f.has("blk.0.attn_output.bias"), f.has("blk.0.ffn_up.bias")
-	c.headBias = f.has("output.bias")
-	if c.norm == rmsNormLessOne {
-		c.norm = rmsNorm
+	c.AttentionBias = f.has("blk.0.attn_q.bias") || f.has("blk.0.attn_qkv.bias")
+	c.OutputBias, c.MLPBias = f.has("blk.0.attn_output.bias"), f.has("blk.0.ffn_up.bias")
+	c.HeadBias = f.has("output.bias")
+	if c.Norm == RMSNormLessOne {
+		c.Norm = RMSNorm
 	}
 	if scale := f.float("attention.scale", 0); scale > 0 {
 		c.scale = scale
 	}
-	for i := range c.ropes {
-		if s := c.ropes[i].Scaling; s != nil && s.Type == "yarn" && s.OriginalContext > 0 {
-			c.ropes[i].Context = s.OriginalContext
+	for i := range c.Ropes {
+		if s := c.Ropes[i].Scaling; s != nil && s.Type == "yarn" && s.OriginalContext > 0 {
+			c.Ropes[i].Context = s.OriginalContext
 		}
 	}
 	return c, c.complete()
@@ -369,39 +369,39 @@ func (f *ggufFile) float(key string, absent float64) float64 {
 	return absent
 }
 
-// ggufLayout returns where GGUF keeps the tensors that c.layout names. In some files query,
+// ggufLayout returns where GGUF keeps the tensors that c.Layout names. In some files query,
 // key and value are joint where Hugging Face has them apart.
-func (c *Config) ggufLayout(form ggufForm, joint bool) layout {
-	hf := &c.layout
+func (c *Config) ggufLayout(form ggufForm, joint bool) Layout {
+	hf := &c.Layout
 	named := func(name, gguf string) string {
 		if name == "" {
 			return ""
 		}
 		return gguf
 	}
-	g := layout{
-		embed: "token_embd", positions: named(hf.positions, "position_embd"),
-		embedNorm: named(hf.embedNorm, "token_embd_norm"), norm: named(hf.norm, "output_norm"), head: "output",
-		blocks:    "blk",
-		attention: normLayout{before: named(hf.attention.before, "attn_norm"), after: named(hf.attention.after, "post_attention_norm")},
-		mlp:       normLayout{before: named(hf.mlp.before, "ffn_norm"), after: named(hf.mlp.after, "post_ffw_norm")},
-		o:         "attn_output",
-		qNorm:     named(hf.qNorm, "attn_q_norm"), kNorm: named(hf.kNorm, "attn_k_norm"),
-		gate: named(hf.gate, "ffn_gate"), up: named(hf.up, "ffn_up"), down: "ffn_down",
-		gateUp: named(hf.gateUp, "ffn_up"),
-		router: named(hf.router, "ffn_gate_inp"),
-		turned: form.turn, stacked: true,
+	g := Layout{
+		Embed: "token_embd", Positions: named(hf.Positions, "position_embd"),
+		EmbedNorm: named(hf.EmbedNorm, "token_embd_norm"), Norm: named(hf.Norm, "output_norm"), Head: "output",
+		Blocks:    "blk",
+		Attention: NormLayout{Before: named(hf.Attention.Before, "attn_norm"), After: named(hf.Attention.After, "post_attention_norm")},
+		MLP:       NormLayout{Before: named(hf.MLP.Before, "ffn_norm"), After: named(hf.MLP.After, "post_ffw_norm")},
+		O:         "attn_output",
+		QNorm:     named(hf.QNorm, "attn_q_norm"), KNorm: named(hf.KNorm, "attn_k_norm"),
+		Gate: named(hf.Gate, "ffn_gate"), Up: named(hf.Up, "ffn_up"), Down: "ffn_down",
+		GateUp: named(hf.GateUp, "ffn_up"),
+		Router: named(hf.Router, "ffn_gate_inp"),
+		Turned: form.turn, Stacked: true,
 	}
-	if hf.router != "" {
-		g.expert = mlpLayout{gate: "ffn_gate_exps", up: "ffn_up_exps", down: "ffn_down_exps"}
+	if hf.Router != "" {
+		g.Expert = MLPLayout{Gate: "ffn_gate_exps", Up: "ffn_up_exps", Down: "ffn_down_exps"}
 	}
-	if hf.mlp.before == hf.attention.before {
-		g.mlp.before = g.attention.before
+	if hf.MLP.Before == hf.Attention.Before {
+		g.MLP.Before = g.Attention.Before
 	}
 	if joint {
-		g.qkv = "attn_qkv"
+		g.QKV = "attn_qkv"
 	} else {
-		g.q, g.k, g.v = "attn_q", "attn_k", "attn_v"
+		g.Q, g.K, g.V = "attn_q", "attn_k", "attn_v"
 	}
 	if form.names != nil {
 		form.names(hf, &g)

@@ -1,13 +1,13 @@
-package lm
+package family
 
 // llamaLayout is where Llama keeps its tensors, and most families after it.
-func llamaLayout() layout {
-	return layout{
-		root: "model", embed: "embed_tokens", norm: "norm", head: "lm_head", blocks: "layers",
-		attention: normLayout{before: "input_layernorm"},
-		mlp:       normLayout{before: "post_attention_layernorm"},
-		q:         "self_attn.q_proj", k: "self_attn.k_proj", v: "self_attn.v_proj", o: "self_attn.o_proj",
-		gate: "mlp.gate_proj", up: "mlp.up_proj", down: "mlp.down_proj",
+func llamaLayout() Layout {
+	return Layout{
+		Root: "model", Embed: "embed_tokens", Norm: "norm", Head: "lm_head", Blocks: "layers",
+		Attention: NormLayout{Before: "input_layernorm"},
+		MLP:       NormLayout{Before: "post_attention_layernorm"},
+		Q:         "self_attn.q_proj", K: "self_attn.k_proj", V: "self_attn.v_proj", O: "self_attn.o_proj",
+		Gate: "mlp.gate_proj", Up: "mlp.up_proj", Down: "mlp.down_proj",
 	}
 }
 
@@ -27,7 +27,7 @@ func llamaConfig(raw []byte) (Config, error) {
 		return Config{}, err
 	}
 	c, err := j.rotary()
-	c.attentionBias, c.outputBias, c.mlpBias = j.AttentionBias, j.AttentionBias, j.MLPBias
+	c.AttentionBias, c.OutputBias, c.MLPBias = j.AttentionBias, j.AttentionBias, j.MLPBias
 	return c, err
 }
 

@@ -1,4 +1,4 @@
-package lm
+package family
 
 import (
 	"fmt"
@@ -29,24 +29,24 @@ const (
 	ofBlock // matrix within a block
 )
 
-// slots lists what loadNetwork reads of a file with layout l, whose tensors but the head
+// slots lists what a decoder reads of a file with layout l, whose tensors but the head
 // are below root. Layouts of one configuration give the same list, name by name.
-func (c *Config) slots(l *layout, root string) []slot {
+func (c *Config) slots(l *Layout, root string) []slot {
 	w := &slotWalk{c: c, l: l, path: below(root, "")}
-	w.add(l.embed, "weight", plain, c.Vocab, c.embedWidth)
-	w.add(l.positions, "weight", plain, c.positionOffset+c.Context, c.Hidden)
-	w.norm(l.embedNorm, c.Hidden)
-	w.add(l.widen, "weight", plain, c.Hidden, c.embedWidth)
+	w.add(l.Embed, "weight", plain, c.Vocab, c.EmbedWidth)
+	w.add(l.Positions, "weight", plain, c.PositionOffset+c.Context, c.Hidden)
+	w.norm(l.EmbedNorm, c.Hidden)
+	w.add(l.Widen, "weight", plain, c.Hidden, c.EmbedWidth)
 	for i := range c.Layers {
-		w.path = below(below(root, l.blocks), strconv.Itoa(i))
+		w.path = below(below(root, l.Blocks), strconv.Itoa(i))
 		w.block(i)
 	}
 	w.path = root
-	w.norm(l.norm, c.Hidden)
-	w.add(l.narrow, "weight", plain, c.embedWidth, c.Hidden)
+	w.norm(l.Norm, c.Hidden)
+	w.add(l.Narrow, "weight", plain, c.EmbedWidth, c.Hidden)
 	if !c.Tied {
 		w.path = ""
-		w.linear(l.head, plain, c.Vocab, c.embedWidth, c.headBias)
+		w.linear(l.Head, plain, c.Vocab, c.EmbedWidth, c.HeadBias)
 	}
 	return w.list
 }
@@ -62,7 +62,7 @@ func below(path, name string) string {
 // slotWalk collects slots at a path. Nothing is collected for an empty name.
 type slotWalk struct {
 	c    *Config
-	l    *layout
+	l    *Layout
 	path string
 	list []slot
 }
@@ -75,7 +75,7 @@ func (w *slotWalk) add(name, kind string, r role, shape ...int) {
 
 func (w *slotWalk) linear(name string, r role, out, in int, bias bool) {
 	shape := []int{out, in}
-	if w.l.conv1D && r != plain {
+	if w.l.Conv1D && r != plain {
 		slices.Reverse(shape)
 	}
 	w.add(name, "weight", r, shape...)
@@ -85,51 +85,51 @@ func (w *slotWalk) linear(name string, r role, out, in int, bias bool) {
 }
 
 func (w *slotWalk) norm(name string, channels int) {
-	if w.c.norm == plainLayerNorm {
+	if w.c.Norm == PlainLayerNorm {
 		return
 	}
 	w.add(name, "weight", ofNorm, channels)
-	if w.c.norm == layerNorm {
+	if w.c.Norm == LayerNorm {
 		w.add(name, "bias", plain, channels)
 	}
 }
 
 func (w *slotWalk) block(i int) {
 	c, l := w.c, w.l
-	for _, n := range []normLayout{l.attention, l.mlp} {
-		w.norm(n.before, c.Hidden)
-		w.norm(n.after, c.Hidden)
-		w.norm(n.sum, c.Hidden)
+	for _, n := range []NormLayout{l.Attention, l.MLP} {
+		w.norm(n.Before, c.Hidden)
+		w.norm(n.After, c.Hidden)
+		w.norm(n.Sum, c.Hidden)
 	}
 	queries, keys := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	w.linear(l.qkv, ofJoint, queries+2*keys, c.Hidden, c.attentionBias)
-	w.linear(l.q, ofQuery, queries, c.Hidden, c.attentionBias)
-	w.linear(l.k, ofKey, keys, c.Hidden, c.attentionBias)
-	w.linear(l.v, ofBlock, keys, c.Hidden, c.attentionBias)
-	w.headNorm(l.qNorm, c.Heads)
-	w.headNorm(l.kNorm, c.KVHeads)
-	w.linear(l.o, ofBlock, c.Hidden, queries, c.outputBias)
-	if c.sparse(i) {
-		w.linear(l.router, ofBlock, c.experts.count, c.Hidden, false)
-		w.experts(l.expert.gate, c.experts.intermediate, c.Hidden)
-		w.experts(l.expert.up, c.experts.intermediate, c.Hidden)
-		w.experts(l.expert.down, c.Hidden, c.experts.intermediate)
+	w.linear(l.QKV, ofJoint, queries+2*keys, c.Hidden, c.AttentionBias)
+	w.linear(l.Q, ofQuery, queries, c.Hidden, c.AttentionBias)
+	w.linear(l.K, ofKey, keys, c.Hidden, c.AttentionBias)
+	w.linear(l.V, ofBlock, keys, c.Hidden, c.AttentionBias)
+	w.headNorm(l.QNorm, c.Heads)
+	w.headNorm(l.KNorm, c.KVHeads)
+	w.linear(l.O, ofBlock, c.Hidden, queries, c.OutputBias)
+	if c.Sparse(i) {
+		w.linear(l.Router, ofBlock, c.Experts.Count, c.Hidden, false)
+		w.experts(l.Expert.Gate, c.Experts.Intermediate, c.Hidden)
+		w.experts(l.Expert.Up, c.Experts.Intermediate, c.Hidden)
+		w.experts(l.Expert.Down, c.Hidden, c.Experts.Intermediate)
 		return
 	}
-	w.linear(l.gateUp, ofBlock, 2*c.Intermediate, c.Hidden, c.mlpBias)
-	if l.gateUp == "" {
-		w.linear(l.gate, ofBlock, c.Intermediate, c.Hidden, c.mlpBias)
-		w.linear(l.up, ofBlock, c.Intermediate, c.Hidden, c.mlpBias)
+	w.linear(l.GateUp, ofBlock, 2*c.Intermediate, c.Hidden, c.MLPBias)
+	if l.GateUp == "" {
+		w.linear(l.Gate, ofBlock, c.Intermediate, c.Hidden, c.MLPBias)
+		w.linear(l.Up, ofBlock, c.Intermediate, c.Hidden, c.MLPBias)
 	}
-	w.linear(l.down, ofBlock, c.Hidden, c.Intermediate, c.mlpBias)
+	w.linear(l.Down, ofBlock, c.Hidden, c.Intermediate, c.MLPBias)
 }
 
 func (w *slotWalk) headNorm(name string, heads int) {
-	if !w.c.headNorms || name == "" {
+	if !w.c.HeadNorms || name == "" {
 		w.norm(name, w.c.HeadDim)
 		return
 	}
-	if w.l.stacked {
+	if w.l.Stacked {
 		w.add(name, "weight", ofNorm, heads, w.c.HeadDim)
 		return
 	}
@@ -141,31 +141,31 @@ func (w *slotWalk) headNorm(name string, heads int) {
 }
 
 func (w *slotWalk) experts(name string, out, in int) {
-	if w.l.stacked {
-		w.add(name, "weight", ofBlock, w.c.experts.count, out, in)
+	if w.l.Stacked {
+		w.add(name, "weight", ofBlock, w.c.Experts.Count, out, in)
 		return
 	}
 	s := slot{shape: []int{out, in}, role: ofBlock}
-	for i := range w.c.experts.count {
-		s.names = append(s.names, below(below(w.path, w.l.experts), strconv.Itoa(i))+"."+name+".weight")
+	for i := range w.c.Experts.Count {
+		s.names = append(s.names, below(below(w.path, w.l.Experts), strconv.Itoa(i))+"."+name+".weight")
 	}
 	w.list = append(w.list, s)
 }
 
 // Check says what would keep the model in a folder from loading, from its configuration
 // and the headers of its files alone: that a tensor is missing, or of another shape or
-// type than the network needs. The errors are those of Load.
+// type than the network needs. The errors are those of Open.
 func Check(fsys fs.FS) error {
-	c, h, err := describe(fsys)
+	c, h, err := Describe(fsys)
 	if err != nil {
 		return err
 	}
-	return c.checkTensors(h)
+	return c.CheckTensors(h)
 }
 
-// checkTensors is Check for a model whose configuration and header are known.
-func (c *Config) checkTensors(h *weights.Header) error {
-	for _, s := range c.slots(&c.layout, rootPath(&c.layout, h.Has)) {
+// CheckTensors is Check for a model whose configuration and header h are known.
+func (c *Config) CheckTensors(h *weights.Header) error {
+	for _, s := range c.slots(&c.Layout, c.Layout.RootPath(h.Has)) {
 		for _, name := range s.names {
 			if err := fits(h, name, s.shape); err != nil {
 				return wrap(c.Architecture, err)

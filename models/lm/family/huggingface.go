@@ -1,4 +1,4 @@
-package lm
+package family
 
 import (
 	"encoding/json"
@@ -46,7 +46,7 @@ func (j *baseJSON) config() (c Config, err error) {
 	c = Config{
 		Vocab: j.Vocab, Context: j.Context, Hidden: j.Hidden, Layers: j.Layers,
 		Heads: j.Heads, KVHeads: j.KVHeads, HeadDim: j.HeadDim, Intermediate: j.Intermediate,
-		Tied: j.Tied, eps: j.RMSEps, layout: llamaLayout(),
+		Tied: j.Tied, Eps: j.RMSEps, Layout: llamaLayout(),
 	}
 	if c.KVHeads == 0 {
 		c.KVHeads = c.Heads
@@ -56,7 +56,7 @@ func (j *baseJSON) config() (c Config, err error) {
 			return c, err
 		}
 	}
-	c.activation, err = parseActivation(j.Activation)
+	c.Activation, err = parseActivation(j.Activation)
 	return c, err
 }
 
@@ -67,7 +67,7 @@ func (j *baseJSON) rotary() (Config, error) {
 		return c, err
 	}
 	rope, err := j.rope(c.HeadDim)
-	c.ropes = []nn.RopeConfig{rope}
+	c.Ropes = []nn.RopeConfig{rope}
 	return c, err
 }
 

@@ -1,4 +1,4 @@
-package lm
+package family
 
 import "fmt"
 
@@ -20,12 +20,12 @@ type gpt2JSON struct {
 
 // gpt2Layout is where GPT-2 keeps its tensors. The attn.bias buffers of the first
 // checkpoints are the causal mask and need no reading.
-func gpt2Layout() layout {
-	return layout{
-		root: "transformer", embed: "wte", positions: "wpe", norm: "ln_f", head: "lm_head", blocks: "h",
-		attention: normLayout{before: "ln_1"},
-		mlp:       normLayout{before: "ln_2"},
-		qkv:       "attn.c_attn", o: "attn.c_proj", up: "mlp.c_fc", down: "mlp.c_proj",
+func gpt2Layout() Layout {
+	return Layout{
+		Root: "transformer", Embed: "wte", Positions: "wpe", Norm: "ln_f", Head: "lm_head", Blocks: "h",
+		Attention: NormLayout{Before: "ln_1"},
+		MLP:       NormLayout{Before: "ln_2"},
+		QKV:       "attn.c_attn", O: "attn.c_proj", Up: "mlp.c_fc", Down: "mlp.c_proj",
 	}
 }
 
@@ -37,8 +37,8 @@ func (j *gpt2JSON) config() (c Config, err error) {
 	c = Config{
 		Vocab: j.Vocab, Context: j.Context, Hidden: j.Hidden, Layers: j.Layers,
 		Heads: j.Heads, KVHeads: j.Heads, Intermediate: j.Intermediate, Tied: j.Tied,
-		norm: layerNorm, eps: j.Eps, attentionBias: true, outputBias: true, mlpBias: true,
-		scaleByLayer: j.ScaleByLayer, layout: gpt2Layout(),
+		Norm: LayerNorm, Eps: j.Eps, AttentionBias: true, OutputBias: true, MLPBias: true,
+		scaleByLayer: j.ScaleByLayer, Layout: gpt2Layout(),
 	}
 	if !j.Scale {
 		c.scale = 1
@@ -46,7 +46,7 @@ func (j *gpt2JSON) config() (c Config, err error) {
 	if c.Intermediate == 0 {
 		c.Intermediate = 4 * c.Hidden
 	}
-	if c.activation, err = parseActivation(j.Activation); err != nil {
+	if c.Activation, err = parseActivation(j.Activation); err != nil {
 		return c, err
 	}
 	c.HeadDim, err = headDim(c.Hidden, c.Heads)
@@ -60,6 +60,6 @@ func gpt2Config(raw []byte) (Config, error) {
 		return Config{}, err
 	}
 	c, err := j.config()
-	c.layout.conv1D = true
+	c.Layout.Conv1D = true
 	return c, err
 }

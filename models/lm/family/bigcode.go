@@ -1,4 +1,4 @@
-package lm
+package family
 
 // bigcodeConfig is GPT-BigCode, the form of SantaCoder and StarCoder (Ben Allal et al.
 // 2023): GPT-2 with one key and value for all heads.
@@ -14,7 +14,7 @@ func bigcodeConfig(raw []byte) (Config, error) {
 		return Config{}, err
 	}
 	c, err := j.config()
-	c.layout.grouped = true
+	c.Layout.Grouped = true
 	if j.MultiQuery {
 		c.KVHeads = 1
 	}

@@ -1,4 +1,4 @@
-package lm
+package family
 
 // optConfig is OPT (Zhang et al. 2022) and Galactica: learned positions that begin at
 // the table's third row, and in the 350M model norms after the sums and a narrower
@@ -22,27 +22,27 @@ func optConfig(raw []byte) (Config, error) {
 	}
 	j.baseJSON.Intermediate, j.baseJSON.Activation = j.Intermediate, j.Activation
 	c, err := j.config()
-	c.norm, c.eps, c.embedWidth, c.positionOffset = layerNorm, 1e-5, j.EmbedWidth, 2
+	c.Norm, c.Eps, c.EmbedWidth, c.PositionOffset = LayerNorm, 1e-5, j.EmbedWidth, 2
 	if !j.Affine {
-		c.norm = plainLayerNorm
+		c.Norm = PlainLayerNorm
 	}
-	c.attentionBias, c.outputBias, c.mlpBias = j.Bias, j.Bias, j.Bias
-	n := &c.layout
-	*n = layout{
-		root: "model.decoder", embed: "embed_tokens", positions: "embed_positions", head: "lm_head", blocks: "layers",
-		attention: normLayout{sum: "self_attn_layer_norm"},
-		mlp:       normLayout{sum: "final_layer_norm"},
-		q:         "self_attn.q_proj", k: "self_attn.k_proj", v: "self_attn.v_proj", o: "self_attn.out_proj",
-		up: "fc1", down: "fc2",
+	c.AttentionBias, c.OutputBias, c.MLPBias = j.Bias, j.Bias, j.Bias
+	n := &c.Layout
+	*n = Layout{
+		Root: "model.decoder", Embed: "embed_tokens", Positions: "embed_positions", Head: "lm_head", Blocks: "layers",
+		Attention: NormLayout{Sum: "self_attn_layer_norm"},
+		MLP:       NormLayout{Sum: "final_layer_norm"},
+		Q:         "self_attn.q_proj", K: "self_attn.k_proj", V: "self_attn.v_proj", O: "self_attn.out_proj",
+		Up: "fc1", Down: "fc2",
 	}
 	if j.NormBefore {
-		n.attention, n.mlp = normLayout{before: "self_attn_layer_norm"}, normLayout{before: "final_layer_norm"}
+		n.Attention, n.MLP = NormLayout{Before: "self_attn_layer_norm"}, NormLayout{Before: "final_layer_norm"}
 		if !j.NoFinalNorm {
-			n.norm = "final_layer_norm"
+			n.Norm = "final_layer_norm"
 		}
 	}
 	if j.EmbedWidth != 0 && j.EmbedWidth != j.Hidden {
-		n.widen, n.narrow = "project_in", "project_out"
+		n.Widen, n.Narrow = "project_in", "project_out"
 	}
 	return c, err
 }

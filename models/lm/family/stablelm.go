@@ -1,4 +1,4 @@
-package lm
+package family
 
 // stablelmConfig is StableLM 3B and 2 (Bellagente et al. 2024): Llama with layer norms
 // and a share of each head rotated, in the larger ones with a norm for each head and
@@ -14,13 +14,13 @@ func stablelmConfig(raw []byte) (Config, error) {
 		return Config{}, err
 	}
 	c, err := j.rotary()
-	c.norm, c.eps, c.attentionBias, c.parallel = layerNorm, j.LayerEps, j.Bias, j.Parallel
+	c.Norm, c.Eps, c.AttentionBias, c.Parallel = LayerNorm, j.LayerEps, j.Bias, j.Parallel
 	if j.Parallel {
-		c.layout.mlp = c.layout.attention
+		c.Layout.MLP = c.Layout.Attention
 	}
 	if j.HeadNorms {
-		c.headNorms = true
-		c.layout.qNorm, c.layout.kNorm = "self_attn.q_layernorm", "self_attn.k_layernorm"
+		c.HeadNorms = true
+		c.Layout.QNorm, c.Layout.KNorm = "self_attn.q_layernorm", "self_attn.k_layernorm"
 	}
 	return c, err
 }

@@ -1,4 +1,4 @@
-package lm
+package family
 
 import (
 	"encoding/json"
@@ -14,83 +14,87 @@ import (
 // Config describes a decoder, in the terms that all families share.
 type Config struct {
 	Architecture string // as the bundle names it
-	Vocab        int
-	Context      int // positions the model was made for
-	Hidden       int
-	Layers       int
-	Heads        int // of queries
-	KVHeads      int // of keys and values; divides Heads
-	HeadDim      int
-	Intermediate int  // inside the MLP
-	Tied         bool // the output matrix is the embedding
-	BOS          []int
-	EOS          []int // any of these ends a text
+	Vocab        int    // tokens, of which each has an id below it
+	Context      int    // positions the model was made for
+	Hidden       int    // channels between the blocks
+	Layers       int    // blocks
+	Heads        int    // of queries
+	KVHeads      int    // of keys and values; divides Heads
+	HeadDim      int    // channels of a head
+	Intermediate int    // channels inside the MLP
+	Tied         bool   // the output matrix is the embedding
+	BOS          []int  // ids that begin a text
+	EOS          []int  // any of these ends a text
 
-	eps        float64 // of the norms
-	activation tensor.Activation
+	Eps        float64           // of the norms
+	Activation tensor.Activation // of the MLP
 
 	// What follows says where a decoder is not a plain Llama: the zero value of each
 	// field is what Llama does.
 
-	norm     normKind
-	parallel bool // attention and MLP both read what enters the block
-	experts  experts
+	Norm     Norm    // of all norms but those of heads where HeadNorms is set
+	Parallel bool    // attention and MLP both read what enters the block
+	Experts  Experts // mixtures in the place of MLPs
 
-	attentionBias bool // of query, key and value
-	outputBias    bool // of the attention's output
-	mlpBias       bool
-	headBias      bool // of the output matrix
+	AttentionBias bool // of query, key and value
+	OutputBias    bool // of the attention's output
+	MLPBias       bool // of the MLP's matrices
+	HeadBias      bool // of the output matrix
 
-	embedWidth int     // of the token embedding, if not Hidden
-	embedScale float64 // factor of the embedding; 0 is 1
-	logitCap   float64 // logits are capped to ±logitCap; 0 is not at all
+	EmbedWidth int     // of the token embedding; a family may leave it 0 for Hidden
+	EmbedScale float64 // factor of the embedding; 0 is 1
+	LogitCap   float64 // logits are capped to ±LogitCap; 0 is not at all
 
 	scale        float64 // factor of the scores of attention; 0 is 1/√HeadDim
 	scaleByLayer bool    // and divided by the layer's number, from 1
-	scoreCap     float64 // scores are capped to ±scoreCap; 0 is not at all
-	headNorms    bool    // each head has its own norms of query and key
+	ScoreCap     float64 // scores are capped to ±ScoreCap; 0 is not at all
+	HeadNorms    bool    // each head has its own norms of query and key
 
 	window int                  // sliding window, 0 is none
 	local  func(layer int) bool // whether a layer has it; nil is all
 
 	// Positions are rotary, or learned if the layout has a table of them, or biases
 	// of attention.
-	ropes          []nn.RopeConfig // a second one is for the local layers
-	rotations      []nn.Rope       // made from ropes
-	positionOffset int             // rows of the table before the first position
-	keyBias        keyBias         // nil is none
 
-	layout layout
+	Ropes          []nn.RopeConfig // a second one is for the local layers
+	Rotations      []nn.Rope       // made from Ropes
+	PositionOffset int             // rows of the table before the first position
+	KeyBias        KeyBias         // nil is none
+
+	Layout Layout // of the file that the configuration is of
 }
 
-// normKind is the form of all norms of a decoder.
-type normKind uint8
+// Norm is the form of the norms of a decoder.
+type Norm uint8
 
+// The forms of norms.
 const (
-	rmsNorm        normKind = iota
-	rmsNormLessOne          // its weight is stored less one
-	layerNorm
-	plainLayerNorm // without weight and bias
+	RMSNorm        Norm = iota
+	RMSNormLessOne      // its weight is stored less one
+	LayerNorm
+	PlainLayerNorm // without weight and bias
 )
 
-// keyBias writes what a head adds to its scores of the keys at positions 0, 1, ….
-type keyBias func(bias []float32, head int)
+// KeyBias writes what a head adds to its scores of the keys at positions 0, 1, ….
+type KeyBias func(bias []float32, head int)
 
-// experts describes the mixtures in the place of MLPs, if count is not 0.
-type experts struct {
-	count        int
-	used         int // for each token
-	intermediate int
-	normalise    bool                 // the weights of those used add up to 1
+// Experts describes the mixtures in the place of MLPs, if Count is not 0.
+type Experts struct {
+	Count        int                  // of a layer; 0 is none
+	Used         int                  // for each token
+	Intermediate int                  // channels inside each
+	Normalise    bool                 // the weights of those used add up to 1
 	sparse       func(layer int) bool // whether a layer has them; nil is all
 }
 
-// Limits of a configuration. They are far above any real model and keep every
+// MaxContext is the most positions that a model, and a sequence of tokens, may have.
+const MaxContext = 1 << 26
+
+// Further limits of a configuration. They are far above any real model and keep every
 // product of two of them, in bytes, far inside an int64.
 const (
 	maxConfigFile = 1 << 20 // bytes
 	maxVocab      = 1 << 24
-	maxContext    = 1 << 26
 	maxWidth      = 1 << 20
 	maxLayers     = 1 << 12
 	maxExperts    = 1 << 12
@@ -107,7 +111,7 @@ func (c *Config) validate() error {
 		limit int
 	}{
 		{"vocabulary size", c.Vocab, maxVocab},
-		{"context length", c.Context, maxContext},
+		{"context length", c.Context, MaxContext},
 		{"hidden size", c.Hidden, maxWidth},
 		{"number of layers", c.Layers, maxLayers},
 		{"number of heads", c.Heads, maxWidth},
@@ -125,22 +129,22 @@ func (c *Config) validate() error {
 	if c.Heads%c.KVHeads != 0 {
 		return fmt.Errorf("%d heads do not divide among %d key-value heads: %w", c.Heads, c.KVHeads, ErrConfig)
 	}
-	if x := c.experts; x.count != 0 && (x.count < 0 || x.count > maxExperts || x.used < 1 || x.used > x.count || x.intermediate < 1 || x.intermediate > maxWidth) {
-		return fmt.Errorf("%d used of %d experts of size %d, want some of at most %d experts: %w", x.used, x.count, x.intermediate, maxExperts, ErrConfig)
+	if x := c.Experts; x.Count != 0 && (x.Count < 0 || x.Count > maxExperts || x.Used < 1 || x.Used > x.Count || x.Intermediate < 1 || x.Intermediate > maxWidth) {
+		return fmt.Errorf("%d used of %d experts of size %d, want some of at most %d experts: %w", x.Used, x.Count, x.Intermediate, maxExperts, ErrConfig)
 	}
-	if c.Layers*c.experts.count > maxParts || c.headNorms && c.Layers*c.Heads > maxParts {
-		return fmt.Errorf("%d layers of %d experts or %d heads, each with tensors of its own: want at most %d: %w", c.Layers, c.experts.count, c.Heads, maxParts, ErrConfig)
+	if c.Layers*c.Experts.Count > maxParts || c.HeadNorms && c.Layers*c.Heads > maxParts {
+		return fmt.Errorf("%d layers of %d experts or %d heads, each with tensors of its own: want at most %d: %w", c.Layers, c.Experts.Count, c.Heads, maxParts, ErrConfig)
 	}
-	if c.embedWidth < 1 || c.embedWidth > maxWidth {
-		return fmt.Errorf("width of the embedding %d, want 1 to %d: %w", c.embedWidth, maxWidth, ErrConfig)
+	if c.EmbedWidth < 1 || c.EmbedWidth > maxWidth {
+		return fmt.Errorf("width of the embedding %d, want 1 to %d: %w", c.EmbedWidth, maxWidth, ErrConfig)
 	}
-	for _, limit := range []float64{c.scoreCap, c.logitCap} {
+	for _, limit := range []float64{c.ScoreCap, c.LogitCap} {
 		if limit != 0 && !(limit >= minCap && limit <= maxCap) {
 			return fmt.Errorf("soft cap %v, want %v to %v: %w", limit, minCap, maxCap, ErrConfig)
 		}
 	}
-	if !(c.eps >= 0 && c.eps < 1) {
-		return fmt.Errorf("epsilon of the norms %v, want 0 to 1: %w", c.eps, ErrConfig)
+	if !(c.Eps >= 0 && c.Eps < 1) {
+		return fmt.Errorf("epsilon of the norms %v, want 0 to 1: %w", c.Eps, ErrConfig)
 	}
 	if c.window < 0 {
 		return fmt.Errorf("sliding window %d: %w", c.window, ErrConfig)
@@ -148,29 +152,42 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// sparse reports whether layer i has experts.
-func (c *Config) sparse(i int) bool {
-	return c.experts.count > 0 && (c.experts.sparse == nil || c.experts.sparse(i))
+// Sparse reports whether layer i, from 0, has experts.
+func (c *Config) Sparse(i int) bool {
+	return c.Experts.Count > 0 && (c.Experts.sparse == nil || c.Experts.sparse(i))
 }
 
-// windowOf returns the sliding window of layer i, 0 for none.
-func (c *Config) windowOf(i int) int {
+// WindowOf returns the sliding window of layer i, 0 for none.
+func (c *Config) WindowOf(i int) int {
 	if c.local != nil && !c.local(i) {
 		return 0
 	}
 	return c.window
 }
 
-// ropeOf returns which of the rotations layer i uses.
-func (c *Config) ropeOf(i int) int {
-	if len(c.ropes) > 1 && c.local != nil && c.local(i) {
+// CommonWindow returns the largest window of the layers, or 0 if one sees everything.
+func (c *Config) CommonWindow() int {
+	most := 0
+	for i := range c.Layers {
+		w := c.WindowOf(i)
+		if w == 0 {
+			return 0
+		}
+		most = max(most, w)
+	}
+	return most
+}
+
+// RopeOf returns which of Rotations layer i uses.
+func (c *Config) RopeOf(i int) int {
+	if len(c.Ropes) > 1 && c.local != nil && c.local(i) {
 		return 1
 	}
 	return 0
 }
 
-// attentionScale returns the factor of the scores in layer i.
-func (c *Config) attentionScale(i int) float32 {
+// AttentionScale returns the factor of the scores of attention in layer i.
+func (c *Config) AttentionScale(i int) float32 {
 	scale := c.scale
 	if scale == 0 {
 		scale = 1 / math.Sqrt(float64(c.HeadDim))
@@ -181,8 +198,8 @@ func (c *Config) attentionScale(i int) float32 {
 	return float32(scale)
 }
 
-// inner returns the channels inside the widest MLP.
-func (c *Config) inner() int { return max(c.Intermediate, c.experts.intermediate) }
+// Inner returns the channels inside the widest MLP.
+func (c *Config) Inner() int { return max(c.Intermediate, c.Experts.Intermediate) }
 
 // common is what every configuration carries.
 type common struct {
@@ -208,9 +225,10 @@ func (t *tokenIDs) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, (*[]int)(t))
 }
 
-// readConfig reads config.json, and generation_config.json for the ids that end a
-// text, which it knows better where it exists.
-func readConfig(fsys fs.FS) (Config, error) {
+// ReadConfig reads config.json, and generation_config.json for the ids that end a
+// text, which it knows better where it exists. The error wraps ErrUnsupported for an
+// unknown architecture and ErrConfig for an unusable file.
+func ReadConfig(fsys fs.FS) (Config, error) {
 	raw, err := readSmall(fsys, "config.json")
 	if err != nil {
 		return Config{}, fmt.Errorf("lm: %w", err)
@@ -236,18 +254,18 @@ func readConfig(fsys fs.FS) (Config, error) {
 
 // complete checks what a family has made of its file and makes the rotations.
 func (c *Config) complete() error {
-	if c.embedWidth == 0 {
-		c.embedWidth = c.Hidden
+	if c.EmbedWidth == 0 {
+		c.EmbedWidth = c.Hidden
 	}
 	if err := c.validate(); err != nil {
 		return err
 	}
-	for _, r := range c.ropes {
+	for _, r := range c.Ropes {
 		rope, err := nn.NewRope(r)
 		if err != nil {
 			return fmt.Errorf("%w: %w", err, ErrConfig)
 		}
-		c.rotations = append(c.rotations, rope)
+		c.Rotations = append(c.Rotations, rope)
 	}
 	return nil
 }
