@@ -49,6 +49,7 @@ func (p *Pipeline) Generate(ctx context.Context, r Request) (*Picture, error) {
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx) // what was computed since is of no use
 	}
+	d.release()
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +60,7 @@ func (p *Pipeline) Generate(ctx context.Context, r Request) (*Picture, error) {
 	if p.safety == nil {
 		return picture, nil
 	}
-	unsafe, err := p.safety.check(d.e, picture.Image)
+	unsafe, err := p.safety.check(tensor.NewExec(p.bundle.options.Pool), picture.Image)
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +69,16 @@ func (p *Pipeline) Generate(ctx context.Context, r Request) (*Picture, error) {
 		picture.Image = paint(make([]float32, len(x)), width, height)
 	}
 	return picture, nil
+}
+
+// release gives the memory of a large picture back to the system, so that the next one does
+// not begin while it waits for the garbage collector.
+func (d *drawing) release() {
+	large := d.vae.Bytes() > largeWorkspace
+	d.e, d.vae, d.cond = nil, nil, nil
+	if large {
+		debug.FreeOSMemory()
+	}
 }
 
 // shape returns the size of the latents of a picture.

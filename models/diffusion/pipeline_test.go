@@ -1,6 +1,7 @@
 package diffusion
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -8,8 +9,10 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"io"
 	"io/fs"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -535,6 +538,23 @@ func TestEmbedding(t *testing.T) {
 	if _, err := Load(t.Context(), bundle, Options{Embeddings: []Embedding{{Files: files, Name: "bad.safetensors"}}}); !errors.Is(err, weights.ErrShape) {
 		t.Errorf("a word of another model: %v", err)
 	}
+	files["xl.safetensors"] = &fstest.MapFile{Data: vectors(map[string][]float32{"clip_l": x, "clip_g": x}, 2, 32)}
+	if _, err := Load(t.Context(), bundle, Options{Embeddings: []Embedding{{Files: files, Name: "xl.safetensors"}}}); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "text_encoder_2") {
+		t.Errorf("a word for two encoders: %v", err)
+	}
+}
+
+// TestFewSteps checks that a scheduler for few steps brings their number along.
+func TestFewSteps(t *testing.T) {
+	t.Parallel()
+	p := open(t, bundleFiles(t, "sd15_pipeline"), Options{})
+	for name, want := range map[string]int{"lcm": 4, "tcd": 4, "euler": p.Info().Steps} {
+		total := 0
+		generate(t, p, Request{Prompt: "a cat", Width: 16, Height: 16, Scheduler: name, Observe: func(s Step) { total = s.Total }})
+		if total != want {
+			t.Errorf("%s: %d steps, want %d", name, total, want)
+		}
+	}
 }
 
 // TestLoRA merges an adapter, and finds one of another model.
@@ -574,6 +594,116 @@ func TestSingleFile(t *testing.T) {
 	if _, err := Load(t.Context(), files, Options{}); err == nil {
 		t.Error("a model without tokenizer was loaded")
 	}
+}
+
+// TestGGUF draws from a single file as it was published, and as stable-diffusion.cpp stores
+// the same names: in full precision the same picture, and in others one that is like it.
+func TestGGUF(t *testing.T) {
+	t.Parallel()
+	s := widened(t)
+	o := Options{Tokenizers: bundleFiles(t, "sd15_pipeline")}
+	r := Request{Prompt: "a cat", Negative: "dog", Width: 32, Height: 32, Steps: 4, Guidance: 3, Scheduler: "euler"}
+	var single bytes.Buffer
+	if err := weights.EncodeSafetensors(t.Context(), &single, s); err != nil {
+		t.Fatal(err)
+	}
+	want := generate(t, open(t, fstest.MapFS{"model.safetensors": {Data: single.Bytes()}}, o), r).Image
+	for d, least := range map[tensor.DType]float64{tensor.F32: math.Inf(1), tensor.F16: 55, tensor.Q8_0: 35, tensor.Q4_0: 25} {
+		got := generate(t, open(t, fstest.MapFS{"model.gguf": {Data: asGGUF(t, s, d)}}, o), r).Image
+		if p := psnr(got, want); p < least && !(d == tensor.F32 && bytes.Equal(got.Pix, want.Pix)) {
+			t.Errorf("%v: %.1f dB from the file it was made from, want %v", d, p, least)
+		} else {
+			t.Logf("%v: %.1f dB", d, p)
+		}
+	}
+}
+
+// widened returns tensors of the names that Stable Diffusion 1 was published with: those of
+// the reference's single file with four times the channels, which is what norms in 32
+// groups take, and random numbers in them.
+func widened(t *testing.T) []weights.Source {
+	t.Helper()
+	s, err := weights.OpenFile(bundleFiles(t, "sd15_single_file"), "model.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	random := rand.New(rand.NewPCG(1, 2))
+	var list []weights.Source
+	for _, name := range s.Names() {
+		info, err := s.Describe(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !info.DType.Float() || name == "alphas_cumprod" {
+			continue
+		}
+		shape := slices.Clone(info.Shape)
+		latents := strings.Contains(name, "quant_conv") || strings.Contains(name, "encoder.conv_out")
+		for axis := range min(2, len(shape)) {
+			words := axis == 0 && strings.Contains(name, "embeddings.")
+			if shape[axis]%8 == 0 && !words && !(axis == 0 && latents) && !strings.Contains(name, ".quant_conv") {
+				shape[axis] *= 4
+			}
+		}
+		if strings.HasSuffix(name, "token_embedding.weight") {
+			shape[0] = 1000 // what the tokenizer beside it knows
+		}
+		fan, n := 1, shape[0]
+		for _, d := range shape[1:] {
+			fan, n = fan*d, n*d
+		}
+		values := make([]float32, n)
+		for i := range values {
+			values[i] = float32(random.NormFloat64() / math.Sqrt(float64(fan)))
+			if len(shape) == 1 {
+				values[i] = 0.1*float32(random.NormFloat64()) + map[bool]float32{true: 1}[strings.HasSuffix(name, ".weight")]
+			}
+		}
+		list = append(list, source(name, tensor.F32, shape, values))
+	}
+	return list
+}
+
+// source is a tensor to be written.
+func source(name string, d tensor.DType, shape []int, values []float32) weights.Source {
+	data := make([]byte, d.Bytes(len(values)))
+	tensor.Encode(data, d, values)
+	return weights.Source{Name: name, DType: d, Shape: shape, Write: func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	}}
+}
+
+// asGGUF returns tensors in F32 as GGUF: matrices in a type, if their rows are whole blocks
+// of it, and images of weights in F16.
+func asGGUF(t *testing.T, list []weights.Source, d tensor.DType) []byte {
+	t.Helper()
+	var changed []weights.Source
+	for _, x := range list {
+		var data bytes.Buffer
+		if err := x.Write(&data); err != nil {
+			t.Fatal(err)
+		}
+		to := tensor.F32
+		switch {
+		case d == tensor.F32:
+		case len(x.Shape) == 2 && x.Shape[1]%32 == 0:
+			to = d
+		case len(x.Shape) == 4:
+			to = tensor.F16
+		}
+		values := make([]float32, data.Len()/4)
+		if err := binary.Read(&data, binary.LittleEndian, values); err != nil {
+			t.Fatal(err)
+		}
+		changed = append(changed, source(x.Name, to, x.Shape, values))
+	}
+	var file bytes.Buffer
+	if err := weights.EncodeGGUF(t.Context(), &file, nil, changed); err != nil {
+		t.Fatal(err)
+	}
+	return file.Bytes()
 }
 
 // TestSafety blacks out a picture that the checker takes offence at.

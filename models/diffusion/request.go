@@ -14,6 +14,7 @@ import (
 const (
 	maxSide     = 1 << 13 // pixels
 	maxPixels   = 1 << 24
+	maxInput    = 1 << 26 // pixels of a picture that is scaled
 	maxGuidance = 100
 	maxHires    = 4
 )
@@ -76,11 +77,18 @@ func (p *Pipeline) resolveSize(j *job) error {
 }
 
 func (p *Pipeline) resolveScalars(j *job) error {
+	if err := p.resolveScheduler(j); err != nil {
+		return err
+	}
+	steps, guidance := p.info.Steps, p.info.Guidance
+	if c := j.scheduler.Class; c != p.scheduler.Class && (c == "LCMScheduler" || c == "TCDScheduler") {
+		steps, guidance = 4, 1 // chosen for a model, or a LoRA, that was distilled for few steps
+	}
 	if j.Steps == 0 {
-		j.Steps = p.info.Steps
+		j.Steps = steps
 	}
 	if j.Guidance == 0 {
-		j.Guidance = p.info.Guidance
+		j.Guidance = guidance
 	}
 	within := func(v, low, high float32) bool { return v >= low && v <= high }
 	switch {
@@ -90,6 +98,8 @@ func (p *Pipeline) resolveScalars(j *job) error {
 		return bad("Guidance", "is %v, want 0 to %d", j.Guidance, maxGuidance)
 	case !within(j.GuidanceRescale, 0, 1):
 		return bad("GuidanceRescale", "is %v, want 0 to 1", j.GuidanceRescale)
+	case j.GuidanceRescale != 0 && p.family.traits().guidanceInput:
+		return bad("GuidanceRescale", "is %v, but a %s model is told its guidance and makes no second prediction", j.GuidanceRescale, p.info.Kind)
 	case !within(j.Eta, 0, 1):
 		return bad("Eta", "is %v, want 0 to 1", j.Eta)
 	case j.ClipSkip != 0 && !p.info.ClipSkip:
@@ -97,19 +107,23 @@ func (p *Pipeline) resolveScalars(j *job) error {
 	case j.Negative != "" && !p.info.Negative:
 		return bad("Negative", "is given, but this model reads none")
 	}
-	if j.Scheduler != "" {
-		var err error
-		if j.scheduler, err = p.scheduler.With(j.Scheduler); errors.Is(err, scheduler.ErrOptions) {
-			return bad("Scheduler", "is %q, want one of %v", j.Scheduler, p.info.Schedulers)
-		} else if err != nil {
-			return err
-		}
-	}
 	if c := j.scheduler.Class; j.Eta != 0 && c != "DDIMScheduler" && c != "TCDScheduler" {
 		return bad("Eta", "is %v, but scheduler %q has none", j.Eta, j.scheduler.Name())
 	}
 	j.guided = j.Guidance > 1 && !p.family.traits().guidanceInput
 	return nil
+}
+
+// resolveScheduler takes the scheduler that the request names in the place of the model's.
+func (p *Pipeline) resolveScheduler(j *job) error {
+	if j.Scheduler == "" {
+		return nil
+	}
+	var err error
+	if j.scheduler, err = p.scheduler.With(j.Scheduler); errors.Is(err, scheduler.ErrOptions) {
+		return bad("Scheduler", "is %q, want one of %v", j.Scheduler, p.info.Schedulers)
+	}
+	return err
 }
 
 func (p *Pipeline) resolvePictures(j *job) error {
@@ -140,8 +154,8 @@ func (p *Pipeline) resolvePictures(j *job) error {
 		if m.image == nil {
 			continue
 		}
-		if s := m.image.Bounds().Size(); s.X < 1 || s.Y < 1 || s.X > 1<<15 || s.Y > 1<<15 {
-			return bad(m.field, "is %v pixels", s)
+		if s := m.image.Bounds().Size(); s.X < 1 || s.Y < 1 || s.X > maxInput/s.Y {
+			return bad(m.field, "is %v pixels, want 1 to %d in all", s, maxInput)
 		}
 	}
 	if j.Init != nil {
@@ -190,6 +204,9 @@ func (p *Pipeline) resolveHires(j *job) error {
 		return bad("Hires", "is not possible with a Mask")
 	case width > maxSide || height > maxSide || width*height > maxPixels:
 		return bad("Hires.Scale", "is %v, which makes %d×%d pixels of %d×%d", filled.Scale, width, height, j.Width, j.Height)
+	}
+	if _, err := p.family.workspace(p.shape(width, height), 2); err != nil {
+		return bad("Hires.Scale", "is %v, which makes %d×%d pixels, and they do not fit the network: %v", filled.Scale, width, height, err)
 	}
 	return nil
 }

@@ -242,6 +242,11 @@ func TestTransformers(t *testing.T) {
 					t.Errorf("another %s makes no other picture", name)
 				}
 			}
+			r.GuidanceRescale = 0.5
+			if _, err := p.Generate(t.Context(), r); (err != nil) != (kind == Flux) || err != nil && !errors.Is(err, ErrRequest) {
+				t.Errorf("rescaled guidance: %v", err)
+			}
+			r.GuidanceRescale = 0
 			if p.Info().Negative {
 				r.Negative = "dog"
 				if bytes.Equal(pixelsOf(t, p, r), want) {

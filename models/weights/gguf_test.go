@@ -446,7 +446,7 @@ func TestWriteGGUFRefuses(t *testing.T) {
 		{"deep array", t.Context(), []Pair{{"a", []any{[]any{[]any{[]any{[]bool{true}}}}}}}, nil, ErrFormat},
 		{"alignment", t.Context(), []Pair{{"general.alignment", uint32(3)}}, nil, ErrFormat},
 		{"no name", t.Context(), nil, one(bytesOf("", tensor.I8, []int{1}, 1)), ErrFormat},
-		{"long name", t.Context(), nil, one(bytesOf(strings.Repeat("n", 64), tensor.I8, []int{1}, 1)), ErrFormat},
+		{"long name", t.Context(), nil, one(bytesOf(strings.Repeat("n", 128), tensor.I8, []int{1}, 1)), ErrFormat},
 		{"name twice", t.Context(), nil, []Source{fine, fine}, ErrFormat},
 		{"no such type", t.Context(), nil, one(bytesOf("t", tensor.U8, []int{1}, 1)), ErrShape},
 		{"no type", t.Context(), nil, one(bytesOf("t", 0, []int{1}, 1)), ErrShape},

@@ -14,8 +14,9 @@ import (
 	"helicon/models/tensor"
 )
 
-// maxGGUFName is the length in bytes of a tensor's name that other engines read.
-const maxGGUFName = 63
+// maxGGUFName is the length in bytes of the longest name of a tensor that other engines read:
+// those for pictures. llama.cpp's is 63, which no name of a language model comes near.
+const maxGGUFName = 127
 
 // Source is a tensor to be written.
 type Source struct {

@@ -392,6 +392,54 @@ func TestT5(t *testing.T) {
 	}
 }
 
+// TestBeside names text encoders in files of their own after the network beside them.
+func TestBeside(t *testing.T) {
+	t.Parallel()
+	tower := func(width int) tensors {
+		return tensors{
+			"text_model.embeddings.token_embedding.weight":    filled(5, width),
+			"text_model.embeddings.position_embedding.weight": filled(7, width),
+			"text_model.encoder.layers.0.mlp.fc1.weight":      filled(2, width),
+		}
+	}
+	t5 := tensors{
+		"shared.weight": filled(20, 8), "encoder.block.0.layer.0.SelfAttention.q.weight": filled(12, 8),
+		"encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": filled(32, 3),
+		"encoder.block.0.layer.1.DenseReluDense.wo.weight":                     filled(8, 16),
+	}
+	for _, c := range []struct {
+		file   tensors
+		family Family
+		part   string
+		class  string
+	}{
+		{tower(768), SD3, "text_encoder", "CLIPTextModelWithProjection"},
+		{tower(1280), SD3, "text_encoder_2", "CLIPTextModelWithProjection"},
+		{tower(768), SDXL, "text_encoder", "CLIPTextModel"},
+		{tower(1280), SDXL, "text_encoder_2", "CLIPTextModelWithProjection"},
+		{tower(768), Flux, "text_encoder", "CLIPTextModel"},
+		{t5, Flux, "text_encoder_2", "T5EncoderModel"},
+		{t5, SD3, "text_encoder_3", "T5EncoderModel"},
+	} {
+		s := c.file.store(t)
+		l, err := Inspect(s.Header())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Beside(c.family)
+		if got := l.Parts(); len(got) != 1 || got[0] != c.part {
+			t.Errorf("beside %s: %v, want %s", c.family, got, c.part)
+			continue
+		}
+		if !strings.Contains(string(l.Config(c.part)), `"architectures":["`+c.class+`"]`) {
+			t.Errorf("%s beside %s: %s, want %s", c.part, c.family, l.Config(c.part), c.class)
+		}
+		if _, err := l.Store(s, c.part); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestVelocity opens a network of Stable Diffusion 2 with what tells that it predicts
 // velocity, and without.
 func TestVelocity(t *testing.T) {

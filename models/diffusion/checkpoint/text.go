@@ -50,10 +50,7 @@ func (l *Layout) clip(s *source, name, prefix string, views map[string]weights.V
 	if err != nil {
 		return err
 	}
-	class := "CLIPTextModel"
-	if l.Family == SD3 || name == "text_encoder_2" && l.Family == SDXL {
-		class = "CLIPTextModelWithProjection"
-	}
+	class := clipClass(l.Family, name)
 	// The tower of SD 1 and of SDXL's first encoder is OpenAI's, all others are OpenCLIP's.
 	if config["hidden_size"] == 768 {
 		config["hidden_act"] = "quick_gelu"
@@ -61,6 +58,41 @@ func (l *Layout) clip(s *source, name, prefix string, views map[string]weights.V
 	config["architectures"] = []string{class}
 	l.parts[name] = part{"transformers", class, config, views}
 	return nil
+}
+
+// clipClass returns the class of CLIP's text encoder in a family's pipelines.
+func clipClass(f Family, name string) string {
+	if f == SD3 || name == "text_encoder_2" && f == SDXL {
+		return "CLIPTextModelWithProjection"
+	}
+	return "CLIPTextModel"
+}
+
+// openCLIPBig is the width of the second text encoder of SDXL and Stable Diffusion 3.
+const openCLIPBig = 1280
+
+// Beside gives the text encoders of a file without a network the names that they have in
+// the pipeline of the network they lie beside: nothing in such a file tells them.
+func (l *Layout) Beside(f Family) {
+	if l.Family != "" {
+		return
+	}
+	if t5, ok := l.parts["text_encoder_3"]; ok && f == Flux {
+		delete(l.parts, "text_encoder_3")
+		l.parts["text_encoder_2"] = t5
+	}
+	text, ok := l.parts["text_encoder"]
+	if !ok {
+		return
+	}
+	name := "text_encoder"
+	if text.config["hidden_size"] == openCLIPBig && (f == SDXL || f == SD3) {
+		name = "text_encoder_2"
+	}
+	delete(l.parts, "text_encoder")
+	text.class = clipClass(f, name)
+	text.config["architectures"] = []string{text.class}
+	l.parts[name] = text
 }
 
 // clipConfig returns what shows in shapes.

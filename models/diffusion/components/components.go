@@ -223,8 +223,7 @@ func (m *Model) Evict() {
 }
 
 // bases are the names of the weights of a component, without endings: diffusers' and
-// transformers', in the precision that variants name before the full one, as half of it is
-// what most are run with.
+// transformers', each in full precision before the variants of half of it.
 func bases(folder string) []string {
 	var all []string
 	for _, name := range []string{"diffusion_pytorch_model", "model"} {

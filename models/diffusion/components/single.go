@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
+	"strings"
 
 	"helicon/models/clip"
 	"helicon/models/diffusion/checkpoint"
@@ -25,7 +28,6 @@ func (m *Model) findSingles() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("diffusion: %w", err)
 	}
-	var index []byte
 	unknown := fmt.Errorf("diffusion: no model_index.json, and no model in a single file: %w", fs.ErrNotExist)
 	for _, entry := range list {
 		name := entry.Name()
@@ -44,33 +46,51 @@ func (m *Model) findSingles() ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("diffusion: %w", err)
 		}
-		for _, part := range layout.Parts() {
-			if other := m.singleOf(part); other != nil {
-				return nil, fmt.Errorf("diffusion: %s and %s have both a %s: two models in one folder: %w", other.name, name, part, ErrUnsupported)
-			}
-		}
 		m.singles = append(m.singles, &single{name: name, layout: layout})
-		for _, part := range layout.Parts() {
-			m.Parts[part] = "single" // unless the index knows better
-		}
-		if layout.Has("unet") || layout.Has("transformer") {
-			index = layout.Config("model_index")
-		}
 	}
-	if index == nil && len(m.singles) > 0 {
-		unknown = fmt.Errorf("diffusion: %s: no unet and no transformer: %w", m.singles[0].name, ErrUnsupported)
-	}
-	if index == nil {
+	if len(m.singles) == 0 {
 		return nil, unknown
 	}
-	return index, nil
+	return m.joinSingles()
+}
+
+// joinSingles makes one model of the files, and returns its index.
+func (m *Model) joinSingles() ([]byte, error) {
+	network := m.network()
+	if network == nil {
+		return nil, fmt.Errorf("diffusion: %s: no unet and no transformer: %w", m.singles[0].name, ErrUnsupported)
+	}
+	holds := map[string]string{} // which file, by component
+	for _, f := range m.singles {
+		f.layout.Beside(network.layout.Family)
+		for _, part := range f.layout.Parts() {
+			if other := holds[part]; other != "" {
+				return nil, fmt.Errorf("diffusion: %s and %s have both a %s: two models in one folder: %w", other, f.name, part, ErrUnsupported)
+			}
+			holds[part] = f.name
+			m.Parts[part] = "single" // unless the index knows better
+		}
+	}
+	return network.layout.Config("model_index"), nil
+}
+
+// network returns the first file that holds what denoises, nil if none does.
+func (m *Model) network() *single {
+	for _, f := range m.singles {
+		if f.layout.Has("unet") || f.layout.Has("transformer") {
+			return f
+		}
+	}
+	return nil
 }
 
 // singleOf returns the file that holds a component or its configuration, nil if none does.
 func (m *Model) singleOf(name string) *single {
+	if name == "scheduler" {
+		return m.network()
+	}
 	for _, f := range m.singles {
-		main := f.layout.Has("unet") || f.layout.Has("transformer")
-		if f.layout.Has(name) || name == "scheduler" && main {
+		if f.layout.Has(name) {
 			return f
 		}
 	}
@@ -79,11 +99,13 @@ func (m *Model) singleOf(name string) *single {
 
 // OpenFiles opens the files that hold components.
 func (m *Model) OpenFiles() error {
+	network := m.network()
 	for _, f := range m.singles {
 		file, err := checkpoint.Open(m.Files, f.name)
 		if err != nil {
 			return fmt.Errorf("diffusion: %w", err)
 		}
+		file.Beside(network.layout.Family)
 		f.file, f.layout = file, file.Layout
 		m.open = append(m.open, file)
 	}
@@ -92,7 +114,7 @@ func (m *Model) OpenFiles() error {
 
 // Open opens the files that hold components, and merges the LoRAs.
 func (m *Model) Open() error {
-	if err := m.OpenFiles(); err != nil || len(m.options.LoRAs) == 0 {
+	if err := errors.Join(m.OpenFiles(), m.checkEmbeddings()); err != nil || len(m.options.LoRAs) == 0 {
 		return err
 	}
 	var adapters []checkpoint.Adapter
@@ -120,6 +142,23 @@ func (m *Model) Open() error {
 		return fmt.Errorf("diffusion: %w: %w", err, ErrUnsupported)
 	}
 	m.merged = merged
+	return nil
+}
+
+// checkEmbeddings refuses learned words that no text encoder of the model could read.
+func (m *Model) checkEmbeddings() error {
+	for _, o := range m.options.Embeddings {
+		e, err := checkpoint.ReadEmbedding(o.Files, o.Name)
+		if err != nil {
+			return fmt.Errorf("diffusion: %w", err)
+		}
+		encoders := slices.Sorted(maps.Keys(e.Vectors))
+		for _, name := range encoders {
+			if !strings.HasPrefix(m.Parts[name], "CLIP") {
+				return fmt.Errorf("diffusion: embedding %s: it is for a %s of CLIP, which this model does not have: %w", o.Name, name, ErrUnsupported)
+			}
+		}
+	}
 	return nil
 }
 
