@@ -2,6 +2,7 @@ package diffusion
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -128,8 +129,40 @@ func load(ctx context.Context, b *bundle) (*Pipeline, error) {
 	b.Evict()
 	debug.FreeOSMemory() // what loading has left behind is as large as a network
 	p.info = p.describe()
+	if err := p.info.readGeneration(b.Files); err != nil {
+		return nil, err
+	}
 	return p, context.Cause(ctx)
 }
+
+// readGeneration takes the defaults from generation_config.json, which need not exist.
+func (i *Info) readGeneration(files fs.FS) error {
+	const name = "generation_config.json"
+	raw, err := components.ReadText(files, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c := struct {
+		Steps    int     `json:"num_inference_steps"`
+		Guidance float32 `json:"guidance_scale"`
+	}{i.Steps, i.Guidance}
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return fmt.Errorf("diffusion: %s: %w: %w", name, err, ErrUnsupported)
+	}
+	if c.Steps < 1 || c.Steps > maxDefaultSteps || !(c.Guidance > 0) || c.Guidance > maxGuidance {
+		return fmt.Errorf("diffusion: %s: num_inference_steps %d, guidance_scale %v, want 1 to %d and above 0 to %d: %w",
+			name, c.Steps, c.Guidance, maxDefaultSteps, maxGuidance, ErrUnsupported)
+	}
+	i.Steps, i.Guidance = c.Steps, c.Guidance
+	return nil
+}
+
+// maxDefaultSteps bounds the default of a model's steps: more than it was trained with
+// are none.
+const maxDefaultSteps = 1000
 
 // fits checks that the network and the VAE have the same latents.
 func fits(t traits, l vae.Latents) error {
@@ -215,7 +248,7 @@ func (b *bundle) estimate() (Footprint, error) {
 // part is a component with weights, and the type that they are computed in.
 type part struct {
 	name    string
-	files   fs.FS // its folder, if it is none of the bundle's
+	files   fs.FS // its own, if it is a ControlNet
 	compute tensor.DType
 	brief   bool // see components.Model.Brief
 }
@@ -274,9 +307,9 @@ func (b *bundle) tensorsOf(p part) ([]weights.Info, error) {
 	if p.files == nil {
 		return b.Tensors(p.name)
 	}
-	h, err := components.Header(p.files, ".")
+	c, err := components.FindControl(p.files)
 	if err != nil {
 		return nil, err
 	}
-	return h.Tensors(), nil
+	return c.Tensors()
 }

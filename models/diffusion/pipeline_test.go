@@ -1,7 +1,6 @@
 package diffusion
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -9,10 +8,8 @@ import (
 	"fmt"
 	"image"
 	"image/color"
-	"io"
 	"io/fs"
 	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -557,6 +554,28 @@ func TestFewSteps(t *testing.T) {
 	}
 }
 
+// TestGenerationConfig checks that a model brings its defaults along.
+func TestGenerationConfig(t *testing.T) {
+	t.Parallel()
+	files := bundleFiles(t, "sd15_pipeline")
+	files["generation_config.json"] = &fstest.MapFile{Data: []byte(`{"num_inference_steps": 3, "guidance_scale": 2.5}`)}
+	p := open(t, files, Options{})
+	if i := p.Info(); i.Steps != 3 || i.Guidance != 2.5 {
+		t.Errorf("%d steps, guidance %v", i.Steps, i.Guidance)
+	}
+	total := 0
+	generate(t, p, Request{Prompt: "a cat", Width: 16, Height: 16, Scheduler: "ddim", Observe: func(s Step) { total = s.Total }})
+	if total != 3 {
+		t.Errorf("%d steps", total)
+	}
+	for _, c := range []string{`{`, `{"num_inference_steps": 0}`, `{"guidance_scale": 1e9}`, `{"num_inference_steps": "many"}`} {
+		files["generation_config.json"] = &fstest.MapFile{Data: []byte(c)}
+		if _, err := Load(t.Context(), files, Options{}); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "generation_config.json") {
+			t.Errorf("%s: error %v", c, err)
+		}
+	}
+}
+
 // TestLoRA merges an adapter, and finds one of another model.
 func TestLoRA(t *testing.T) {
 	t.Parallel()
@@ -576,134 +595,6 @@ func TestLoRA(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "lora_kohya") {
 		t.Errorf("a LoRA of another model: %v", err)
 	}
-}
-
-// TestSingleFile finds a model in one file, and says what it lacks.
-func TestSingleFile(t *testing.T) {
-	t.Parallel()
-	all := bundleFiles(t, "sd15_single_file")
-	files := fstest.MapFS{"model.safetensors": all["model.safetensors"]}
-	if kind, err := Detect(files); kind != StableDiffusion || err != nil {
-		t.Errorf("detected %q, %v", kind, err)
-	}
-	files["again.safetensors"] = files["model.safetensors"]
-	if _, err := Detect(files); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "two models") {
-		t.Errorf("two models: %v", err)
-	}
-	delete(files, "model.safetensors")
-	if _, err := Load(t.Context(), files, Options{}); err == nil {
-		t.Error("a model without tokenizer was loaded")
-	}
-}
-
-// TestGGUF draws from a single file as it was published, and as stable-diffusion.cpp stores
-// the same names: in full precision the same picture, and in others one that is like it.
-func TestGGUF(t *testing.T) {
-	t.Parallel()
-	s := widened(t)
-	o := Options{Tokenizers: bundleFiles(t, "sd15_pipeline")}
-	r := Request{Prompt: "a cat", Negative: "dog", Width: 32, Height: 32, Steps: 4, Guidance: 3, Scheduler: "euler"}
-	var single bytes.Buffer
-	if err := weights.EncodeSafetensors(t.Context(), &single, s); err != nil {
-		t.Fatal(err)
-	}
-	want := generate(t, open(t, fstest.MapFS{"model.safetensors": {Data: single.Bytes()}}, o), r).Image
-	for d, least := range map[tensor.DType]float64{tensor.F32: math.Inf(1), tensor.F16: 55, tensor.Q8_0: 35, tensor.Q4_0: 25} {
-		got := generate(t, open(t, fstest.MapFS{"model.gguf": {Data: asGGUF(t, s, d)}}, o), r).Image
-		if p := psnr(got, want); p < least && !(d == tensor.F32 && bytes.Equal(got.Pix, want.Pix)) {
-			t.Errorf("%v: %.1f dB from the file it was made from, want %v", d, p, least)
-		} else {
-			t.Logf("%v: %.1f dB", d, p)
-		}
-	}
-}
-
-// widened returns tensors of the names that Stable Diffusion 1 was published with: those of
-// the reference's single file with four times the channels, which is what norms in 32
-// groups take, and random numbers in them.
-func widened(t *testing.T) []weights.Source {
-	t.Helper()
-	s, err := weights.OpenFile(bundleFiles(t, "sd15_single_file"), "model.safetensors")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	random := rand.New(rand.NewPCG(1, 2))
-	var list []weights.Source
-	for _, name := range s.Names() {
-		info, err := s.Describe(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !info.DType.Float() || name == "alphas_cumprod" {
-			continue
-		}
-		shape := slices.Clone(info.Shape)
-		latents := strings.Contains(name, "quant_conv") || strings.Contains(name, "encoder.conv_out")
-		for axis := range min(2, len(shape)) {
-			words := axis == 0 && strings.Contains(name, "embeddings.")
-			if shape[axis]%8 == 0 && !words && !(axis == 0 && latents) && !strings.Contains(name, ".quant_conv") {
-				shape[axis] *= 4
-			}
-		}
-		if strings.HasSuffix(name, "token_embedding.weight") {
-			shape[0] = 1000 // what the tokenizer beside it knows
-		}
-		fan, n := 1, shape[0]
-		for _, d := range shape[1:] {
-			fan, n = fan*d, n*d
-		}
-		values := make([]float32, n)
-		for i := range values {
-			values[i] = float32(random.NormFloat64() / math.Sqrt(float64(fan)))
-			if len(shape) == 1 {
-				values[i] = 0.1*float32(random.NormFloat64()) + map[bool]float32{true: 1}[strings.HasSuffix(name, ".weight")]
-			}
-		}
-		list = append(list, source(name, tensor.F32, shape, values))
-	}
-	return list
-}
-
-// source is a tensor to be written.
-func source(name string, d tensor.DType, shape []int, values []float32) weights.Source {
-	data := make([]byte, d.Bytes(len(values)))
-	tensor.Encode(data, d, values)
-	return weights.Source{Name: name, DType: d, Shape: shape, Write: func(w io.Writer) error {
-		_, err := w.Write(data)
-		return err
-	}}
-}
-
-// asGGUF returns tensors in F32 as GGUF: matrices in a type, if their rows are whole blocks
-// of it, and images of weights in F16.
-func asGGUF(t *testing.T, list []weights.Source, d tensor.DType) []byte {
-	t.Helper()
-	var changed []weights.Source
-	for _, x := range list {
-		var data bytes.Buffer
-		if err := x.Write(&data); err != nil {
-			t.Fatal(err)
-		}
-		to := tensor.F32
-		switch {
-		case d == tensor.F32:
-		case len(x.Shape) == 2 && x.Shape[1]%32 == 0:
-			to = d
-		case len(x.Shape) == 4:
-			to = tensor.F16
-		}
-		values := make([]float32, data.Len()/4)
-		if err := binary.Read(&data, binary.LittleEndian, values); err != nil {
-			t.Fatal(err)
-		}
-		changed = append(changed, source(x.Name, to, x.Shape, values))
-	}
-	var file bytes.Buffer
-	if err := weights.EncodeGGUF(t.Context(), &file, nil, changed); err != nil {
-		t.Fatal(err)
-	}
-	return file.Bytes()
 }
 
 // TestSafety blacks out a picture that the checker takes offence at.

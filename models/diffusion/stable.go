@@ -22,7 +22,8 @@ type stable struct {
 	forceZeros bool // zeros stand for a negative prompt that is empty
 	net        *unet.Model
 
-	hintConfig *unet.Config // of a ControlNet
+	control    *components.Control // or nil
+	hintConfig *unet.Config
 	hint       *unet.ControlNet
 }
 
@@ -66,11 +67,11 @@ func (m *stable) configureControl(b *bundle) error {
 	if b.options.ControlNet == nil {
 		return nil
 	}
-	raw, err := components.ReadText(b.options.ControlNet, "config.json")
-	if err != nil {
+	var err error
+	if m.control, err = components.FindControl(b.options.ControlNet); err != nil {
 		return fmt.Errorf("diffusion: ControlNet: %w", err)
 	}
-	c, err := unet.ParseConfig(raw)
+	c, err := unet.ParseConfig(m.control.Config)
 	if err != nil {
 		return fmt.Errorf("diffusion: ControlNet: %w: %w", err, ErrUnsupported)
 	}
@@ -100,7 +101,7 @@ func (m *stable) load(ctx context.Context, b *bundle) error {
 	if m.hintConfig == nil {
 		return nil
 	}
-	if s, err = components.OpenFolder(b.options.ControlNet, "."); err != nil {
+	if s, err = m.control.Open(); err != nil {
 		return fmt.Errorf("diffusion: ControlNet: %w", err)
 	}
 	b.Keep(s)

@@ -239,8 +239,8 @@ func OpenFolder(files fs.FS, folder string) (*weights.Store, error) {
 	return eachVariant(files, folder, weights.Open)
 }
 
-// Header reads what the weights in a folder are, without their data.
-func Header(files fs.FS, folder string) (*weights.Header, error) {
+// header reads what the weights in a folder are, without their data.
+func header(files fs.FS, folder string) (*weights.Header, error) {
 	return eachVariant(files, folder, weights.ReadHeader)
 }
 

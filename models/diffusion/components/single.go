@@ -194,7 +194,7 @@ func (m *Model) Words(encoder string, width int) ([]clip.Word, []float32, error)
 func (m *Model) Tensors(name string) ([]weights.Info, error) {
 	f := m.singleOf(name)
 	if f == nil {
-		h, err := Header(m.Files, name)
+		h, err := header(m.Files, name)
 		if err != nil {
 			return nil, err
 		}
@@ -204,13 +204,5 @@ func (m *Model) Tensors(name string) ([]weights.Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	var list []weights.Info
-	for _, name := range s.Names() {
-		t, err := s.Describe(name)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, t)
-	}
-	return list, nil
+	return describe(s)
 }
