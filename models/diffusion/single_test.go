@@ -205,4 +205,3 @@ func asGGUF(t *testing.T, list []weights.Source, d tensor.DType) []byte {
 	}
 	return file.Bytes()
 }
-

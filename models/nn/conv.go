@@ -95,3 +95,11 @@ func (l Conv2d) Forward(e *tensor.Exec, c tensor.Convolution) {
 
 // Bytes returns the memory of the weights.
 func (l Conv2d) Bytes() int64 { return l.conv.Bytes() }
+
+// Sequence is the shape of a convolution of sequences [T, C] that keeps their length.
+func Sequence(in, out, kernel, dilation int) tensor.ConvConfig {
+	around := (kernel - 1) * dilation
+	return tensor.ConvConfig{
+		In: in, Out: out, Kernel: [2]int{1, kernel}, Dilation: [2]int{1, dilation}, Padding: [4]int{0, around / 2, 0, around - around/2},
+	}
+}
