@@ -14,7 +14,10 @@ COPY --from=build --chown=65532:65532 /data /data
 COPY --from=build --chown=65532:65532 /data /tmp
 USER 65532:65532
 ENV HELICON_DATA=/data
+# Beyond loopback requests need keys: docker exec … /helicon keys create
+ENV HELICON_ADDR=0.0.0.0:8080
 VOLUME /data
 EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=4s --start-period=20s CMD ["/helicon", "health"]
 ENTRYPOINT ["/helicon"]
-CMD ["serve", "--addr", "0.0.0.0:8080"]
+CMD ["serve"]

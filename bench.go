@@ -16,13 +16,14 @@ import (
 	"helicon/models/tensor"
 )
 
-// benchCmd groups the measurements of the engine's speed.
+// benchCmd groups the measurements of speed.
 type benchCmd struct {
 	LM        benchLMCmd        `cmd:"" name:"lm" help:"Measure a language model."`
 	GEMM      benchGEMMCmd      `cmd:"" name:"gemm" help:"Measure matrix products."`
 	Attention benchAttentionCmd `cmd:"" help:"Measure attention."`
 	Conv      benchConvCmd      `cmd:"" help:"Measure convolutions."`
 	Image     benchImageCmd     `cmd:"" help:"Measure the networks of a diffusion model."`
+	Submit    benchSubmitCmd    `cmd:"" help:"Measure how fast a gateway accepts jobs."`
 }
 
 // benchFlags say how to measure.

@@ -21,6 +21,7 @@ import (
 // client speaks to a gateway, as any program outside would.
 type client struct {
 	base string // http://host:port
+	key  string // sent with every request; "": none
 	http *http.Client
 }
 
@@ -105,6 +106,9 @@ func (c *client) do(ctx context.Context, method, path string, body io.Reader, he
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.key)
 	}
 	for k, v := range header {
 		req.Header.Set(k, v)

@@ -30,6 +30,7 @@ type generateCmd struct {
 // clientFlags say which server makes it.
 type clientFlags struct {
 	Server      serverURL `help:"Address of a running server. Without it, one on the default address is used if it answers, and otherwise the work is done in this process." placeholder:"URL"`
+	Key         string    `help:"Key for the server; better kept in the environment, as HELICON_KEY." placeholder:"KEY"`
 	JSON        bool      `help:"Print the finished job as JSON instead of its result." name:"json"`
 	engineFlags `group:"For work in this process"`
 }
@@ -173,7 +174,7 @@ func set[T any](input map[string]any, name string, value *T) {
 // withServer calls use with a client of the named server, of a running one, or of
 // one that lives in this process until use returns.
 func (f clientFlags) withServer(ctx context.Context, env *environment, use func(context.Context, *client) error) error {
-	server := &client{base: string(f.Server), http: &http.Client{}}
+	server := &client{base: string(f.Server), key: f.Key, http: &http.Client{}}
 	if f.Server != "" {
 		return unavailable(use(ctx, server))
 	}
@@ -191,7 +192,7 @@ func (f clientFlags) inProcess(ctx context.Context, env *environment, use func(c
 		return err
 	}
 	defer os.RemoveAll(dir)
-	q, closeQueue, err := queueFlags{Data: dir}.openEmbedded(ctx, env.warnings)
+	q, closeQueue, err := queueFlags{Data: dir}.openEmbedded(ctx, env.warnings, nil)
 	if err != nil {
 		return err
 	}
@@ -204,7 +205,9 @@ func (f clientFlags) inProcess(ctx context.Context, env *environment, use func(c
 	if err != nil {
 		return err
 	}
-	e, err := f.open(ctx, env.warnings, q, modalities)
+	quiet := *env
+	quiet.log = env.warnings
+	e, err := f.open(ctx, &quiet, q, modalities)
 	if err != nil {
 		listener.Close()
 		return err

@@ -18,6 +18,8 @@ import (
 	"github.com/adrg/xdg"
 	"github.com/alecthomas/kong"
 	"github.com/dustin/go-humanize"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // cli is the command line. Each setting is looked for in the flags, then in the
@@ -32,8 +34,16 @@ type cli struct {
 	Gateway  gatewayCmd  `cmd:"" help:"Run the gateway and the queue without workers."`
 	Worker   workerCmd   `cmd:"" help:"Run workers that serve the queue of another process."`
 	Generate generateCmd `cmd:"" help:"Make something, with a running server or without one."`
+	Batch    batchCmd    `cmd:"" help:"Make something of every row of a file."`
 	Bench    benchCmd    `cmd:"" help:"Measure how fast the engine is on this machine, beside the machine's own peaks."`
 	Models   modelsCmd   `cmd:"" help:"Look at the models that are there."`
+	Catalog  catalogCmd  `cmd:"" help:"Look after the record of jobs."`
+	Keys     keysCmd     `cmd:"" help:"Make, list and revoke the keys that requests carry."`
+	Tenants  tenantsCmd  `cmd:"" help:"Set what single tenants may do."`
+	Backup   backupCmd   `cmd:"" help:"Copy everything that a server keeps into a file, while it runs or when it does not."`
+	GC       gcCmd       `cmd:"" name:"gc" help:"Delete artifacts that no job, file or batch refers to any more."`
+	Restore  restoreCmd  `cmd:"" help:"Make a data directory of a backup."`
+	Health   healthCmd   `cmd:"" help:"Ask a running server or worker whether it is well."`
 	Doctor   doctorCmd   `cmd:"" help:"Tell what this machine offers and what is missing."`
 }
 
@@ -43,6 +53,11 @@ type environment struct {
 	warnings *slog.Logger // the same, without what is only worth knowing of a server
 	stdout   io.Writer
 	stderr   io.Writer
+	metrics  *prometheus.Registry // what this process counts
+	tracer   trace.TracerProvider // nil: nothing is traced
+
+	settings []string                   // files that settings may be in
+	reread   func() (limitFlags, error) // reads those settings anew that may change while a server runs
 }
 
 // Exit statuses beside 0.
@@ -60,15 +75,7 @@ func main() {
 	// A second Ctrl-C ends the process the hard way.
 	context.AfterFunc(ctx, stop)
 
-	parser, err := kong.New(&c,
-		kong.Name("helicon"),
-		kong.Description("Text, images, sound and video from prompts, as durable jobs."),
-		kong.DefaultEnvars("HELICON"),
-		kong.Configuration(loadSettings, "helicon.yaml", filepath.Join(xdg.ConfigHome, "helicon", "helicon.yaml")),
-		kong.Vars{"version": version(), "data": filepath.Join(xdg.DataHome, "helicon")},
-		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.ShortUsageOnError(),
-	)
+	parser, err := newParser(ctx, &c)
 	if err != nil { // the settings file cannot be read
 		fmt.Fprintln(os.Stderr, "helicon: error:", err)
 		os.Exit(exitUsage)
@@ -81,6 +88,23 @@ func main() {
 	}
 	err = command.Run(&environment{
 		log: newLogger(c, c.LogLevel), warnings: newLogger(c, max(c.LogLevel, slog.LevelWarn)), stdout: os.Stdout, stderr: os.Stderr,
+		metrics:  newRegistry(),
+		settings: append(settingsFiles(), string(c.Config)),
+		reread: func() (limitFlags, error) {
+			var again cli
+			parser, err := newParser(ctx, &again)
+			if err != nil {
+				return limitFlags{}, err
+			}
+			command, err := parser.Parse(os.Args[1:])
+			if err != nil {
+				return limitFlags{}, err
+			}
+			if command.Selected().Name == "gateway" {
+				return again.Gateway.limitFlags, nil
+			}
+			return again.Serve.limitFlags, nil
+		},
 	})
 	if err == nil {
 		return
@@ -98,6 +122,25 @@ func main() {
 	}
 	stop()
 	os.Exit(exit.status)
+}
+
+// settingsFiles are where settings are looked for beside the file that --config names.
+func settingsFiles() []string {
+	return []string{"helicon.yaml", filepath.Join(xdg.ConfigHome, "helicon", "helicon.yaml")}
+}
+
+// newParser returns the parser of the command line, the environment and the settings files.
+func newParser(ctx context.Context, c *cli) (*kong.Kong, error) {
+	return kong.New(c,
+		kong.Name("helicon"),
+		kong.Description("Text, images, sound and video from prompts, as durable jobs."),
+		kong.DefaultEnvars("HELICON"),
+		kong.Configuration(loadSettings, settingsFiles()...),
+		kong.Vars{"version": version(), "data": filepath.Join(xdg.DataHome, "helicon")},
+		keyVars(),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.ShortUsageOnError(),
+	)
 }
 
 // exitError ends the process with a status of its own.

@@ -30,6 +30,18 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	if settings := os.Getenv(runNATS); settings != "" {
+		var node natsNode
+		err := json.Unmarshal([]byte(settings), &node)
+		if err == nil {
+			err = node.serve()
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(m.Run())
 }
 
@@ -73,7 +85,13 @@ func (l *lockedBuffer) String() string {
 // launch starts helicon and kills it when the test ends.
 func launch(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: command(context.Background(), args...), log: &lockedBuffer{}, lines: make(chan string, 100), ended: make(chan struct{})}
+	return start(t, command(context.Background(), args...))
+}
+
+// start starts a command and kills it when the test ends.
+func start(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{cmd: cmd, log: &lockedBuffer{}, lines: make(chan string, 100), ended: make(chan struct{})}
 	p.cmd.Stderr = p.log
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -141,7 +159,7 @@ func freePort(t *testing.T) string {
 // awaitWorkers waits until n workers are known to the server.
 func awaitWorkers(t *testing.T, server *client, n int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for {
 		var list struct{ Data []queue.Worker }
@@ -150,7 +168,7 @@ func awaitWorkers(t *testing.T, server *client, n int) {
 			return
 		}
 		if ctx.Err() != nil {
-			t.Fatalf("%d workers after a minute, want %d (%v)", len(list.Data), n, err)
+			t.Fatalf("%d workers after two minutes, want %d (%v)", len(list.Data), n, err)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

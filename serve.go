@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"github.com/shirou/gopsutil/v4/mem"
 	"golang.org/x/sync/errgroup"
 
+	"helicon/backup"
 	"helicon/gateway"
 	"helicon/generators"
 	"helicon/generators/image"
@@ -38,6 +40,7 @@ type queueFlags struct {
 	Replicas    int           `help:"Copies of every stream in a NATS cluster; 0 means 3 with several servers and 1 otherwise." default:"0"`
 	Retention   time.Duration `help:"How long the record of a job is kept." default:"168h"`
 	MaxAttempts int           `help:"How often a job is begun before it fails for good." default:"5"`
+	storeFlags
 }
 
 // validate refuses numbers that mean nothing.
@@ -50,20 +53,24 @@ func (f queueFlags) validate() error {
 	case f.Replicas < 0:
 		return errors.New("--replicas: want at least 0")
 	}
-	return nil
+	return f.storeFlags.validate()
 }
 
 // open connects to the queue, starting the embedded server if no other is named, and
 // waits for the named ones if they cannot be reached. close ends the connection and
 // the server.
 func (f queueFlags) open(ctx context.Context, env *environment, name string) (q *queue.Queue, close func(), err error) {
+	store, err := f.storeFlags.open(ctx, env)
+	if err != nil {
+		return nil, nil, err
+	}
 	if len(f.Nats) == 0 {
-		return f.openEmbedded(ctx, env.log)
+		return f.openEmbedded(ctx, env.log, store)
 	}
 	for told := false; ; told = true {
 		nc, err := queue.Connect(strings.Join(f.Nats, ","), f.token(), name)
 		if err == nil {
-			if q, err = f.openQueue(ctx, nc, nil); err == nil {
+			if q, err = f.openQueue(ctx, nc, queue.Options{Store: store}); err == nil {
 				return q, nc.Close, nil
 			}
 			nc.Close()
@@ -82,7 +89,7 @@ func (f queueFlags) open(ctx context.Context, env *environment, name string) (q 
 	}
 }
 
-func (f queueFlags) openEmbedded(ctx context.Context, log *slog.Logger) (*queue.Queue, func(), error) {
+func (f queueFlags) openEmbedded(ctx context.Context, log *slog.Logger, store queue.Store) (*queue.Queue, func(), error) {
 	srv, err := queue.StartServer(queue.ServerConfig{
 		Dir: f.natsDir(), Listen: f.NatsListen, Sync: f.Sync, MaxStore: int64(f.MaxStore), Log: log,
 	})
@@ -95,7 +102,7 @@ func (f queueFlags) openEmbedded(ctx context.Context, log *slog.Logger) (*queue.
 		return nil, nil, err
 	}
 	close := func() { nc.Close(); srv.Close() }
-	q, err := f.openQueue(ctx, nc, srv.Full)
+	q, err := f.openQueue(ctx, nc, queue.Options{Full: srv.Full, Sync: f.Sync, Store: store})
 	if err != nil {
 		close()
 		return nil, nil, err
@@ -106,10 +113,12 @@ func (f queueFlags) openEmbedded(ctx context.Context, log *slog.Logger) (*queue.
 // openTimeout bounds one attempt: a cluster that has no leader yet does not answer.
 const openTimeout = 10 * time.Second
 
-func (f queueFlags) openQueue(ctx context.Context, nc *nats.Conn, full func() bool) (*queue.Queue, error) {
+// openQueue opens the queue on a connection; the options say what is known of its server.
+func (f queueFlags) openQueue(ctx context.Context, nc *nats.Conn, options queue.Options) (*queue.Queue, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	return queue.Open(ctx, nc, queue.Options{Replicas: f.replicas(), Retention: f.Retention, MaxAttempts: f.MaxAttempts, Full: full})
+	options.Replicas, options.Retention, options.MaxAttempts = f.replicas(), f.Retention, f.MaxAttempts
+	return queue.Open(ctx, nc, options)
 }
 
 func (f queueFlags) natsDir() string { return filepath.Join(f.Data, "nats") }
@@ -143,6 +152,13 @@ type httpFlags struct {
 	Hosts     []string `help:"Host names by which clients may call the server beside localhost and IP addresses; * for any." placeholder:"NAME"`
 	Origins   []string `help:"Web sites whose scripts may use the API." placeholder:"URL"`
 	MaxUpload byteSize `help:"Largest upload." default:"64MiB"`
+
+	Drain time.Duration `help:"How long to go on answering when told to stop, while /readyz says no: time for a balancer to notice." default:"0s"`
+	databaseFlags
+	recordFlags
+	accessFlags
+	webhookFlags
+	artifactFlags
 }
 
 // validate refuses a limit that lets nothing through.
@@ -150,25 +166,51 @@ func (f httpFlags) validate() error {
 	if f.MaxUpload < 1 {
 		return errors.New("--max-upload: want at least 1 byte")
 	}
-	return nil
+	if f.Drain < 0 {
+		return errors.New("--drain: want at least 0")
+	}
+	if f.KeepJobs < 0 {
+		return errors.New("--keep-jobs: want at least 0")
+	}
+	return cmp.Or(f.limitFlags.validate(), f.artifactFlags.validate())
 }
 
-// serve answers HTTP until ctx ends.
-func (f httpFlags) serve(ctx context.Context, env *environment, q *queue.Queue) error {
+// serve answers HTTP until ctx ends. store says where the data are.
+func (f httpFlags) serve(ctx context.Context, env *environment, q *queue.Queue, store queueFlags) error {
 	listener, err := net.Listen("tcp", f.Addr)
 	if err != nil {
 		return fmt.Errorf("%w (choose another address with --addr)", err)
 	}
+	cat, err := f.openCatalog(ctx, env, store)
+	if err != nil {
+		listener.Close()
+		return err
+	}
+	defer cat.Close()
+	keys, err := f.requireKeys(ctx, listener.Addr(), cat, f.createKey(store.Data))
+	if err != nil {
+		listener.Close()
+		return err
+	}
 	g, err := gateway.New(gateway.Config{
 		Queue: q, Studio: web.Files(), Log: env.log,
 		Hosts: f.Hosts, Origins: f.Origins, MaxUpload: int64(f.MaxUpload), Inspect: inspect,
+		Metrics: env.metrics, Tracer: env.tracer, Drain: f.Drain,
+		Backup:  func(ctx context.Context, to io.Writer) error { return backup.Write(ctx, to, q.Conn(), cat, version()) },
+		Catalog: cat, Webhooks: f.policy(), KeepArtifacts: f.KeepArtifacts, RequireKeys: keys, Limits: f.limits(keys), Proxies: f.TrustedProxies,
 	})
 	if err != nil {
 		listener.Close()
 		return err
 	}
 	fmt.Fprintf(env.stdout, "Helicon is ready: http://%s\n", listener.Addr())
-	return g.Serve(ctx, listener)
+	group, serving := errgroup.WithContext(ctx)
+	group.Go(func() error { return g.Serve(serving, listener) })
+	group.Go(func() error { return cat.Follow(serving, q) })
+	group.Go(func() error { return f.deliver(serving, env, cat) })
+	group.Go(func() error { return f.collect(serving, env, q, cat) })
+	group.Go(func() error { return followLimits(serving, env, keys, g.SetLimits) })
+	return group.Wait()
 }
 
 // engineFlags say what workers may use.
@@ -261,7 +303,7 @@ func checkModalities(kinds []string) error {
 
 // open prepares a worker for some modalities and makes its tasks known to the queue, so
 // that jobs can be submitted from then on.
-func (f engineFlags) open(ctx context.Context, log *slog.Logger, q *queue.Queue, kinds []string) (*engine, error) {
+func (f engineFlags) open(ctx context.Context, env *environment, q *queue.Queue, kinds []string) (*engine, error) {
 	budget, err := f.memory()
 	if err != nil {
 		return nil, err
@@ -272,14 +314,15 @@ func (f engineFlags) open(ctx context.Context, log *slog.Logger, q *queue.Queue,
 	}
 	for _, b := range bundles.Bundles() {
 		if b.Problem != nil {
-			log.Info("a model cannot be used", "model", b.ID, "source", b.Source, "err", b.Problem)
+			env.log.Info("a model cannot be used", "model", b.ID, "source", b.Source, "err", b.Problem)
 		}
 	}
 	e := &engine{memory: generators.NewMemory(budget), pool: tensor.NewPool(tensor.Config{Threads: f.threads(), Level: f.CPU})}
-	all, err := e.generators(f, log, q, bundles)
+	all, err := e.generators(f, env.log, q, bundles)
 	if err == nil {
 		err = e.hire(ctx, generators.Config{
-			Queue: q, Memory: e.memory, Log: log, Slots: f.Slots, Version: version(), Grace: f.Grace,
+			Queue: q, Memory: e.memory, Log: env.log, Slots: f.Slots, Version: version(), Grace: f.Grace,
+			Metrics: env.metrics, Tracer: env.tracer,
 		}, all, kinds)
 	}
 	if err != nil {
@@ -336,6 +379,7 @@ type serveCmd struct {
 	queueFlags
 	httpFlags
 	engineFlags
+	traceFlags
 	Workers []string `help:"Modalities to work on in this process: text, image; none for none." default:"text,image"`
 }
 
@@ -347,11 +391,16 @@ func (c *serveCmd) Validate() error {
 	if c.works() {
 		unknown = checkModalities(c.Workers)
 	}
-	return cmp.Or(c.queueFlags.validate(), c.httpFlags.validate(), c.engineFlags.validate(), unknown)
+	return cmp.Or(c.queueFlags.validate(), c.httpFlags.validate(), c.engineFlags.validate(), c.traceFlags.validate(), unknown)
 }
 
 // Run serves until the process is told to stop.
 func (c *serveCmd) Run(ctx context.Context, env *environment) error {
+	stopTraces, err := c.traceFlags.trace(ctx, env, "helicon-serve")
+	if err != nil {
+		return err
+	}
+	defer stopTraces()
 	q, closeQueue, err := c.queueFlags.open(ctx, env, "helicon-serve")
 	if err != nil {
 		return ended(err)
@@ -359,13 +408,13 @@ func (c *serveCmd) Run(ctx context.Context, env *environment) error {
 	defer closeQueue()
 	group, running := errgroup.WithContext(ctx)
 	if c.works() {
-		e, err := c.engineFlags.open(ctx, env.log, q, c.Workers)
+		e, err := c.engineFlags.open(ctx, env, q, c.Workers)
 		if err != nil {
 			return err
 		}
 		group.Go(func() error { return e.run(running) })
 	}
-	group.Go(func() error { return c.serve(running, env, q) })
+	group.Go(func() error { return c.serve(running, env, q, c.queueFlags) })
 	return ended(group.Wait())
 }
 
@@ -373,27 +422,35 @@ func (c *serveCmd) Run(ctx context.Context, env *environment) error {
 type gatewayCmd struct {
 	queueFlags
 	httpFlags
+	traceFlags
 }
 
 // Validate refuses settings that mean nothing.
 func (c *gatewayCmd) Validate() error {
-	return cmp.Or(c.queueFlags.validate(), c.httpFlags.validate())
+	return cmp.Or(c.queueFlags.validate(), c.httpFlags.validate(), c.traceFlags.validate())
 }
 
 // Run serves until the process is told to stop.
 func (c *gatewayCmd) Run(ctx context.Context, env *environment) error {
+	stopTraces, err := c.traceFlags.trace(ctx, env, "helicon-gateway")
+	if err != nil {
+		return err
+	}
+	defer stopTraces()
 	q, closeQueue, err := c.queueFlags.open(ctx, env, "helicon-gateway")
 	if err != nil {
 		return ended(err)
 	}
 	defer closeQueue()
-	return ended(c.serve(ctx, env, q))
+	return ended(c.serve(ctx, env, q, c.queueFlags))
 }
 
 // workerCmd is a worker for the queue of another process.
 type workerCmd struct {
 	queueFlags
 	engineFlags
+	traceFlags
+	probeFlags
 	Modality []string `help:"Modalities to work on: text, image." default:"text,image"`
 }
 
@@ -402,22 +459,30 @@ func (c *workerCmd) Validate() error {
 	if len(c.Nats) == 0 {
 		return errors.New("--nats is missing: the address of the queue, which helicon serve --nats-listen or a NATS server provides")
 	}
-	return cmp.Or(c.queueFlags.validate(), c.engineFlags.validate(), checkModalities(c.Modality))
+	return cmp.Or(c.queueFlags.validate(), c.engineFlags.validate(), c.traceFlags.validate(), checkModalities(c.Modality))
 }
 
 // Run works until the process is told to stop.
 func (c *workerCmd) Run(ctx context.Context, env *environment) error {
+	stopTraces, err := c.traceFlags.trace(ctx, env, "helicon-worker")
+	if err != nil {
+		return err
+	}
+	defer stopTraces()
 	q, closeQueue, err := c.queueFlags.open(ctx, env, "helicon-worker")
 	if err != nil {
 		return ended(err)
 	}
 	defer closeQueue()
-	e, err := c.engineFlags.open(ctx, env.log, q, c.Modality)
+	e, err := c.engineFlags.open(ctx, env, q, c.Modality)
 	if err != nil {
 		return err
 	}
 	env.log.Info("worker started", "worker", e.worker.ID(), "modalities", c.Modality)
-	return ended(e.run(ctx))
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.probeFlags.serve(running, env) })
+	group.Go(func() error { return e.run(running) })
+	return ended(group.Wait())
 }
 
 // ended takes the end that was asked for as a success.

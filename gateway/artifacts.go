@@ -78,8 +78,13 @@ func (g *Gateway) storeForm(ctx context.Context, form *multipart.Reader) (stored
 // sniffed is how many bytes the kind of a file is told from.
 const sniffed = 512
 
-// store stores the bytes of one file.
+// store stores the bytes of one upload.
 func (g *Gateway) store(ctx context.Context, file io.Reader, declared, name string) (queue.Artifact, error) {
+	return g.storeLarge(ctx, file, g.config.MaxUpload, declared, name)
+}
+
+// storeLarge stores the bytes of one file, of which there may be so many.
+func (g *Gateway) storeLarge(ctx context.Context, file io.Reader, limit int64, declared, name string) (queue.Artifact, error) {
 	in := &source{Reader: bufio.NewReaderSize(file, sniffed)}
 	head, err := in.Reader.(*bufio.Reader).Peek(sniffed)
 	if err != nil && err != io.EOF {
@@ -88,14 +93,19 @@ func (g *Gateway) store(ctx context.Context, file io.Reader, declared, name stri
 	if len(head) == 0 {
 		return queue.Artifact{}, queue.Problemf("invalid_request", "The upload is empty.")
 	}
-	stored, err := g.queue.PutArtifact(ctx, in, g.config.MaxUpload,
+	spend, err := g.limiter.Upload(ctx)
+	if err != nil {
+		return queue.Artifact{}, err
+	}
+	stored, err := g.queue.PutArtifact(ctx, principalOf(ctx).Tenant, in, limit,
 		queue.Artifact{MediaType: mediaType(head, declared), Name: cleanName(name)})
 	if in.err != nil {
 		return stored, broken(in.err)
 	}
 	if errors.Is(err, queue.ErrTooLarge) {
-		return stored, queue.Problemf("too_large", "The file is larger than %d bytes.", g.config.MaxUpload)
+		return stored, queue.Problemf("too_large", "The file is larger than %d bytes.", limit)
 	}
+	spend(stored.Size)
 	return stored, err
 }
 
@@ -209,27 +219,32 @@ func (g *Gateway) artifact(c *gin.Context) error {
 	if err := onlyQuery(c, "download"); err != nil {
 		return err
 	}
-	about, content, err := g.queue.Artifact(c.Request.Context(), c.Param("sha256"))
+	ctx := c.Request.Context()
+	about, content, err := g.queue.Artifact(ctx, principalOf(ctx).Tenant, c.Param("sha256"))
 	if err != nil {
 		return err
 	}
 	defer content.Close()
-	ctx, end, err := g.hold(c.Writer, c.Request)
+	return g.send(c.Writer, c.Request, about, content, c.Query("download") != "")
+}
+
+// send answers with stored bytes, or the part that the client asks for.
+func (g *Gateway) send(out http.ResponseWriter, r *http.Request, about queue.Artifact, content io.ReadSeeker, download bool) error {
+	ctx, end, err := g.hold(out, r)
 	if err != nil {
 		return err
 	}
 	defer end()
-	header := c.Writer.Header()
+	header := out.Header()
 	header.Set("Content-Type", about.MediaType)
 	if strings.HasPrefix(about.MediaType, "text/") && !strings.Contains(about.MediaType, ";") {
 		header.Set("Content-Type", about.MediaType+"; charset=utf-8") // browsers would assume another
 	}
 	header.Set("ETag", `"`+about.SHA256+`"`)
 	header.Set("Cache-Control", "private, max-age=31536000, immutable")
-	header.Set("Content-Disposition", presentation(about, c.Query("download") != ""))
+	header.Set("Content-Disposition", presentation(about, download))
 	header.Set("Content-Security-Policy", inert)
-	w := &patientWriter{c.Writer, g.sender(c.Writer), ctx.Err}
-	http.ServeContent(w, c.Request, "", time.Time{}, content)
+	http.ServeContent(&patientWriter{out, g.sender(out), ctx.Err}, r, "", time.Time{}, content)
 	return nil
 }
 

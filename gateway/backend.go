@@ -1,14 +1,33 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"iter"
 	"net/http"
 	"time"
 
+	"github.com/gin-gonic/gin"
+
+	"helicon/gateway/openai"
 	"helicon/queue"
 )
+
+// openAI serves an OpenAI-compatible route under the limits of the native ones.
+func (g *Gateway) openAI(h openai.Handler) handler {
+	return func(c *gin.Context) error {
+		r := c.Request
+		r.Body = http.MaxBytesReader(c.Writer, r.Body, int64(h.Files)*g.config.MaxUpload+h.Body+g.maxBody())
+		if h.Files > 0 || h.Body > 0 {
+			r.Body = &patientReader{ReadCloser: r.Body, control: http.NewResponseController(c.Writer)}
+		}
+		for _, p := range c.Params {
+			r.SetPathValue(p.Key, p.Value)
+		}
+		return h.Serve(c.Writer, r)
+	}
+}
 
 // backend lends the OpenAI-compatible routes what they share with the native ones.
 type backend struct{ g *Gateway }
@@ -29,11 +48,19 @@ func (b backend) Watch(ctx context.Context, id string) iter.Seq2[*queue.Event, e
 	return b.g.watch(ctx, id, 0)
 }
 
-// Cancel ends a job that nobody waits for any more.
-func (b backend) Cancel(ctx context.Context, id string) error {
-	_, err := b.g.queue.Cancel(ctx, id)
-	return err
+// Job returns a job of the caller.
+func (b backend) Job(ctx context.Context, id string) (*queue.Job, error) { return b.g.record(ctx, id) }
+
+// Cancel ends a job of the caller.
+func (b backend) Cancel(ctx context.Context, id string) (*queue.Job, error) {
+	if _, err := b.g.job(ctx, id); err != nil {
+		return nil, err
+	}
+	return b.g.queue.Cancel(ctx, id)
 }
+
+// Delete removes a job of the caller that has ended.
+func (b backend) Delete(ctx context.Context, id string) error { return b.g.forget(ctx, id) }
 
 // Digest returns the digest of a model, or "" while no worker serves it.
 func (b backend) Digest(ctx context.Context, model string) string {
@@ -52,9 +79,39 @@ func (b backend) Store(ctx context.Context, file io.Reader, declared, name strin
 	return b.g.store(ctx, file, declared, name)
 }
 
-// Artifact opens a stored file.
-func (b backend) Artifact(ctx context.Context, digest string) (queue.Artifact, io.ReadSeekCloser, error) {
-	return b.g.queue.Artifact(ctx, digest)
+// Artifact opens a stored file of a tenant.
+func (b backend) Artifact(ctx context.Context, tenant, digest string) (queue.Artifact, io.ReadSeekCloser, error) {
+	return b.g.queue.Artifact(ctx, tenant, digest)
+}
+
+// KeepFile stores a file, by the rules for uploads but for their size.
+func (b backend) KeepFile(ctx context.Context, file io.Reader, limit int64, declared, name string) (*queue.File, error) {
+	stored, err := b.g.storeLarge(ctx, file, limit, declared, name)
+	if err != nil {
+		return nil, err
+	}
+	return &queue.File{Name: cmp.Or(cleanName(name), "file"), Artifact: stored}, nil
+}
+
+// File returns a file of the caller.
+func (b backend) File(ctx context.Context, id string) (*queue.File, error) {
+	return b.g.queue.File(ctx, principalOf(ctx).Tenant, id)
+}
+
+// Files returns the records of files and who calls.
+func (b backend) Files(ctx context.Context) (*queue.Records, string) {
+	return b.g.queue.Files(), principalOf(ctx).Tenant
+}
+
+// SendFile answers with the bytes of a file, to be saved rather than shown.
+func (b backend) SendFile(w http.ResponseWriter, r *http.Request, f *queue.File) error {
+	about, content, err := b.g.queue.Artifact(r.Context(), principalOf(r.Context()).Tenant, f.Artifact.SHA256)
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	about.Name, about.MediaType = f.Name, "application/octet-stream"
+	return b.g.send(w, r, about, content, true)
 }
 
 // Explain returns what an error means to a client.

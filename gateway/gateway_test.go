@@ -20,7 +20,10 @@ import (
 	"helicon/queue"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// nats.go 1.55.0 leaves it behind when an object is stored before it has begun to run.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
+}
 
 // echo answers a job with its prompt, one delta a word.
 func echo(ctx context.Context, l *queue.Lease) error {
@@ -94,7 +97,7 @@ func TestRefusedJobs(t *testing.T) {
 		{"UTF-8", "{\"task\":\"\xff\"}", 400, "invalid_request", "", "UTF-8"},
 		{"twice", `{"task":"text.complete","task":"text.chat"}`, 400, "invalid_request", "/task", "twice"},
 		{"deep", `{"input":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, 400, "invalid_request", "", "deeper"},
-		{"unknown member", `{"task":"text.complete","webhook":"http://x"}`, 400, "invalid_request", "/webhook", "unknown member"},
+		{"unknown member", `{"task":"text.complete","webhok":"http://x"}`, 400, "invalid_request", "/webhok", "unknown member"},
 		{"case", `{"Task":"text.complete"}`, 400, "invalid_request", "/Task", "unknown member"},
 		{"mistyped", `{"task":7}`, 400, "invalid_request", "/task", "want a string"},
 		{"seed fraction", `{"task":"text.complete","seed":1.5}`, 400, "invalid_request", "/seed", "want an integer"},
@@ -509,7 +512,10 @@ func TestQueueAway(t *testing.T) {
 	h := harness.Start(t, gateway.Config{})
 	h.Worker(t, "w1", echo)()
 	h.Disconnect()
-	for _, path := range []string{"/v1/jobs", "/v1/models", "/v1/jobs/01ARZ3NDEKTSV4RRFFQ69G5FAV"} {
+	if a := h.Do(t, "GET", "/v1/jobs", ""); a.Status != 200 { // the catalog has them
+		t.Errorf("list: %d %s", a.Status, a.Body)
+	}
+	for _, path := range []string{"/v1/models", "/v1/jobs/01ARZ3NDEKTSV4RRFFQ69G5FAV"} {
 		var p problem
 		answer := h.Do(t, "GET", path, "")
 		answer.JSON(t, 503, &p)

@@ -25,7 +25,8 @@ func (g *Gateway) artifactInfo(c *gin.Context) error {
 	if err := onlyQuery(c); err != nil {
 		return err
 	}
-	about, content, err := g.queue.Artifact(c.Request.Context(), c.Param("sha256"))
+	ctx := c.Request.Context()
+	about, content, err := g.queue.Artifact(ctx, principalOf(ctx).Tenant, c.Param("sha256"))
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,9 @@ func (g *Gateway) identify(c *gin.Context) {
 	header.Set(requestIDHeader, id)
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Cross-Origin-Resource-Policy", "same-origin")
+	if g.draining.Load() {
+		header.Set("Connection", "close") // the next request goes to another server
+	}
 	c.Next()
 }
 
@@ -60,10 +63,27 @@ func (g *Gateway) account(c *gin.Context) {
 			slog.Int("status", c.Writer.Status()),
 			slog.Int("bytes", max(c.Writer.Size(), 0)),
 			slog.Duration("duration", time.Since(start)),
-			slog.String("remote", c.Request.RemoteAddr),
+			slog.String("job", jobOf(c)),
+			slog.String("tenant", principalOf(c.Request.Context()).Tenant),
+			slog.String("key", principalOf(c.Request.Context()).KeyID),
+			slog.String("remote", c.ClientIP()),
 		)
 	}()
 	c.Next()
+}
+
+// jobOf is the id of the job that the request made or is about, or "".
+func jobOf(c *gin.Context) string {
+	if id := c.Writer.Header().Get("X-Helicon-Job"); id != "" {
+		return id
+	}
+	if id, ok := strings.CutPrefix(c.Writer.Header().Get("Location"), "/v1/jobs/"); ok {
+		return id
+	}
+	if strings.HasPrefix(c.FullPath(), "/v1/jobs/:id") {
+		return c.Param("id")
+	}
+	return ""
 }
 
 // level keeps probes and the studio's files out of the ordinary log.
@@ -105,12 +125,12 @@ func (g *Gateway) guard(c *gin.Context) {
 func (g *Gateway) share(c *gin.Context, origin string) (answered bool) {
 	header := c.Writer.Header()
 	header.Set("Access-Control-Allow-Origin", origin)
-	header.Set("Access-Control-Expose-Headers", "Location, Retry-After, X-Request-Id, X-Helicon-Job, Idempotency-Replayed, Preference-Applied")
+	header.Set("Access-Control-Expose-Headers", "Location, Retry-After, RateLimit, RateLimit-Policy, X-Request-Id, X-Helicon-Job, Idempotency-Replayed, Preference-Applied")
 	header.Add("Vary", "Origin")
 	if c.Request.Method != http.MethodOptions || c.GetHeader("Access-Control-Request-Method") == "" {
 		return false
 	}
-	header.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE")
+	header.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PATCH, DELETE")
 	header.Set("Access-Control-Allow-Headers", c.GetHeader("Access-Control-Request-Headers"))
 	header.Set("Access-Control-Max-Age", "600")
 	c.AbortWithStatus(http.StatusNoContent)

@@ -9,6 +9,9 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"helicon/gateway/access"
+	"helicon/gateway/catalog"
+	"helicon/gateway/garbage"
 	"helicon/gateway/openai"
 	"helicon/queue"
 )
@@ -24,6 +27,7 @@ type problem struct {
 	Errors   []queue.FieldError `json:"errors,omitempty"`
 	Instance string             `json:"instance,omitempty"` // path of the request
 	Error    *openai.Error      `json:"error,omitempty"`
+	Violated []string           `json:"violated-policies,omitempty"` // limits that are reached, as the field RateLimit names them
 }
 
 const problemTypes = "https://helicon.dev/problems/"
@@ -51,7 +55,15 @@ var kinds = map[string]kindOf{
 	"image_too_large":        {http.StatusRequestEntityTooLarge, "The picture is too large"},
 	"image_unwritable":       {http.StatusBadRequest, "The format cannot hold the picture"},
 	"input_missing":          {http.StatusBadRequest, "A file of the input is missing"},
+	"invalid_file":           {http.StatusBadRequest, "The file cannot be read"},
+	"empty_file":             {http.StatusBadRequest, "The file has no rows"},
+	"duplicate_column":       {http.StatusBadRequest, "The header names a column twice"},
+	"too_many_rows":          {http.StatusBadRequest, "The file has too many rows"},
+	"too_many_jobs":          {http.StatusBadRequest, "The row asks for too many jobs"},
 	"need_missing":           {http.StatusBadRequest, "A needed job is missing"},
+	"key_required":           {http.StatusUnauthorized, "A key is required"},
+	"key_invalid":            {http.StatusUnauthorized, "The key is not valid"},
+	"scope_missing":          {http.StatusForbidden, "The key does not allow this"},
 	"cross_origin":           {http.StatusForbidden, "Another site may not do this"},
 	"request_timeout":        {http.StatusRequestTimeout, "The request came too slowly"},
 	"not_found":              {http.StatusNotFound, "Not found"},
@@ -59,14 +71,20 @@ var kinds = map[string]kindOf{
 	"method_not_allowed":     {http.StatusMethodNotAllowed, "The method is not allowed"},
 	"job_finished":           {http.StatusConflict, "The job has ended"},
 	"job_not_finished":       {http.StatusConflict, "The job has not ended"},
+	"too_many_webhooks":      {http.StatusConflict, "There are too many webhooks"},
+	"webhook_disabled":       {http.StatusConflict, "The webhook is disabled"},
 	"canceled":               {http.StatusConflict, "The job was canceled"},
 	"need_failed":            {http.StatusConflict, "A needed job did not succeed"},
 	"too_large":              {http.StatusRequestEntityTooLarge, "Too large"},
 	"unsupported_media_type": {http.StatusUnsupportedMediaType, "The media type is not supported"},
 	"host_not_allowed":       {http.StatusMisdirectedRequest, "The host is not served here"},
 	"idempotency_key_reused": {http.StatusUnprocessableEntity, "The idempotency key was used for another request"},
+	"rate_limit_exceeded":    {http.StatusTooManyRequests, "Too many requests"},
+	"quota_exceeded":         {http.StatusTooManyRequests, "The quota is used up"},
+	"too_many_failures":      {http.StatusTooManyRequests, "Too many false keys"},
 	"too_many_streams":       {http.StatusTooManyRequests, "Too many event streams"},
 	"internal":               {http.StatusInternalServerError, "The server failed"},
+	"not_implemented":        {http.StatusNotImplemented, "Not offered here"},
 	"unavailable":            {http.StatusServiceUnavailable, "Not available at the moment"},
 	"shutting_down":          {http.StatusServiceUnavailable, "The server is stopping"},
 	"deadline_exceeded":      {http.StatusGatewayTimeout, "The deadline passed"},
@@ -100,12 +118,22 @@ func tell(err error) *queue.Problem {
 		return queue.Problemf("not_found", "There is no such job.")
 	case errors.Is(err, queue.ErrNoArtifact):
 		return queue.Problemf("not_found", "There is no such artifact.")
+	case errors.Is(err, garbage.ErrBehind):
+		return queue.Problemf("unavailable", "The record of jobs is behind the queue; ask again in a moment.")
+	case errors.Is(err, catalog.ErrNoEndpoint):
+		return queue.Problemf("not_found", "There is no such webhook.")
+	case errors.Is(err, catalog.ErrNoDelivery):
+		return queue.Problemf("not_found", "There is no such delivery of this webhook.")
+	case errors.Is(err, catalog.ErrEndpoints):
+		return queue.Problemf("too_many_webhooks", "There are %d webhooks already; delete one first.", catalog.MaxEndpoints)
 	case errors.Is(err, queue.ErrFinished):
 		return queue.Problemf("job_finished", "The job has already ended.")
 	case errors.Is(err, queue.ErrNotFinished):
 		return queue.Problemf("job_not_finished", "The job has not ended yet. Cancel it first or wait for its end.")
 	case errors.Is(err, queue.ErrKeyReused):
 		return queue.Problemf("idempotency_key_reused", "The Idempotency-Key was used with another request. Send a new key with a new request.")
+	case errors.Is(err, catalog.ErrUnavailable):
+		return queue.Problemf("unavailable", "The database cannot be reached at the moment; ask again in a while.")
 	case errors.Is(err, queue.ErrUnavailable), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return queue.Problemf("unavailable", "The message server cannot be reached at the moment; ask again.")
 	case errors.Is(err, queue.ErrFull):
@@ -137,9 +165,16 @@ func (g *Gateway) fail(c *gin.Context, err error) {
 		header.Del(name)
 	}
 	header.Set("Cache-Control", "no-store")
+	if challenge, ok := challenges[told.Code]; ok {
+		header.Set("WWW-Authenticate", challenge)
+	}
+	var limit *access.Limited
 	again := status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests
-	if again {
+	if errors.As(err, &limit) {
+		again = limit.Tell(header)
+	} else if again {
 		header.Set("Retry-After", "1")
+		header.Set("Retry-After-Ms", "1000")
 	}
 	shape := dialect(c)
 	if shape != native {
@@ -152,6 +187,9 @@ func (g *Gateway) fail(c *gin.Context, err error) {
 	body := problem{
 		Type: problemTypes + told.Code, Title: title(told.Code), Status: status, Detail: told.Detail,
 		Code: told.Code, Errors: told.Errors, Instance: c.Request.URL.Path,
+	}
+	if limit != nil {
+		body.Violated = []string{limit.Policy}
 	}
 	if shape == shared {
 		body.Error = openai.NewError(status, told)
@@ -181,7 +219,7 @@ func dialect(c *gin.Context) int {
 	switch {
 	case openai.Owns(path):
 		return openAI
-	case c.FullPath() == "" && strings.HasPrefix(path, "/v1/"), strings.HasPrefix(path, "/v1/models"):
+	case c.FullPath() == "" && strings.HasPrefix(path, "/v1/"), strings.HasPrefix(path, "/v1/models"), strings.HasPrefix(path, "/v1/batches"):
 		return shared
 	}
 	return native

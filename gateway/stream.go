@@ -17,8 +17,8 @@ import (
 )
 
 // hold prepares a request to be answered slowly: no deadline cuts the connection,
-// and the context also ends when the gateway stops, with errShuttingDown. end must
-// be called.
+// and the context also ends when the gateway stops, with errShuttingDown, or when the
+// caller's key does. end must be called.
 func (g *Gateway) hold(w http.ResponseWriter, r *http.Request) (ctx context.Context, end func(), err error) {
 	select {
 	case g.streams <- struct{}{}:
@@ -29,11 +29,7 @@ func (g *Gateway) hold(w http.ResponseWriter, r *http.Request) (ctx context.Cont
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		select {
-		case <-g.closing:
-			cancel(errShuttingDown)
-		case <-ctx.Done():
-		}
+		cancel(g.until(ctx))
 	}()
 	// A recorder in a test has no deadlines; a connection always has.
 	control := http.NewResponseController(w)
@@ -47,13 +43,41 @@ func (g *Gateway) hold(w http.ResponseWriter, r *http.Request) (ctx context.Cont
 	}, nil
 }
 
+// keyCheck is the pause between looks at whether the key of a long request is still good.
+const keyCheck = 5 * time.Second
+
+// until waits for the end of ctx, or returns earlier with the reason to end it: the
+// gateway stops, or the caller's key was revoked or expired.
+func (g *Gateway) until(ctx context.Context) error {
+	look := make(<-chan time.Time)
+	id := principalOf(ctx).KeyID
+	if id != "" {
+		ticker := time.NewTicker(keyCheck)
+		defer ticker.Stop()
+		look = ticker.C
+	}
+	for {
+		select {
+		case <-g.closing:
+			return errShuttingDown
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-look:
+			if err := g.keys.Valid(ctx, id); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // reconnectPause is the time between attempts to go on watching while the message
 // server is away.
 const reconnectPause = time.Second
 
 // watch yields a job's events like queue.Watch, and waits out interruptions of the
-// message server. id "" stands for all jobs.
+// message server. id "" stands for all jobs of the caller's tenant.
 func (g *Gateway) watch(ctx context.Context, id string, after uint64) iter.Seq2[*queue.Event, error] {
+	tenant := principalOf(ctx).Tenant
 	return func(yield func(*queue.Event, error) bool) {
 		for {
 			events := g.queue.WatchAll(ctx, after)
@@ -66,11 +90,14 @@ func (g *Gateway) watch(ctx context.Context, id string, after uint64) iter.Seq2[
 					interrupted = true
 					break
 				}
-				if !yield(e, err) {
-					return
-				}
 				if err == nil {
 					after = max(after, e.Seq)
+					if e.Tenant != tenant {
+						continue
+					}
+				}
+				if !yield(e, err) {
+					return
 				}
 			}
 			if !interrupted {
@@ -92,7 +119,7 @@ func (g *Gateway) jobEvents(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	job, err := g.queue.Job(c.Request.Context(), c.Param("id"))
+	job, err := g.job(c.Request.Context(), c.Param("id"))
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -32,6 +33,9 @@ type jobRequest struct {
 	Deadline *time.Time      `json:"deadline"`
 	Batch    string          `json:"batch"`
 	Pipeline string          `json:"pipeline"`
+
+	Webhook       string   `json:"webhook"`
+	WebhookEvents []string `json:"webhook_events_filter"`
 }
 
 // job makes the request a job, with a seed drawn and an empty input where it names none.
@@ -39,6 +43,7 @@ func (r *jobRequest) job() *queue.Job {
 	job := &queue.Job{
 		Task: r.Task, Model: r.Model, Input: r.Input, Priority: r.Priority, Needs: r.Needs,
 		Tags: r.Tags, Deadline: r.Deadline, Batch: r.Batch, Pipeline: r.Pipeline,
+		Webhook: r.Webhook, WebhookEvents: r.WebhookEvents,
 	}
 	if r.Seed != nil {
 		job.Seed = *r.Seed
@@ -143,24 +148,40 @@ func (g *Gateway) await(c *gin.Context, id string, limit time.Duration) (*queue.
 // carries one. slot tells apart several jobs of one request. replayed says that the
 // job returned is one that an earlier request made.
 func (g *Gateway) accept(r *http.Request, body []byte, slot int, job *queue.Job) (accepted *queue.Job, replayed bool, err error) {
+	return g.acceptIf(g.validate, r, body, slot, job)
+}
+
+// acceptIf is accept with another validation.
+func (g *Gateway) acceptIf(valid func(context.Context, *queue.Job) error, r *http.Request, body []byte, slot int, job *queue.Job) (accepted *queue.Job, replayed bool, err error) {
 	ctx := r.Context()
-	if err := g.validate(ctx, job); err != nil {
+	job.Tenant = principalOf(ctx).Tenant
+	job.Trace = traceparent(ctx)
+	defer func() { g.accepted(ctx, accepted, replayed, err) }()
+	if err := valid(ctx, job); err != nil {
 		return nil, false, err
+	}
+	done, err := g.limiter.Job(ctx, g.queue)
+	if err != nil {
+		return nil, false, err
+	}
+	defer done()
+	key := r.Header.Get("Idempotency-Key")
+	retry, err := strconv.Atoi(r.Header.Get("X-Stainless-Retry-Count"))
+	counted := err == nil && retry >= 0
+	if key == "" && !counted {
+		return job, false, g.queue.Submit(ctx, job)
 	}
 	print, err := fingerprint(r, body)
 	if err != nil {
 		return nil, false, err
 	}
-	if key := r.Header.Get("Idempotency-Key"); key != "" {
-		if err := checkKey(key); err != nil {
-			return nil, false, err
-		}
-		return g.queue.SubmitOnce(ctx, fmt.Sprintf("key %d %s", slot, key), print, keyWindow, job)
-	}
-	if retry, err := strconv.Atoi(r.Header.Get("X-Stainless-Retry-Count")); err == nil && retry >= 0 {
+	if key == "" {
 		return g.acceptSDK(ctx, fmt.Sprintf("sdk %d %s", slot, print), retry, job)
 	}
-	return job, false, g.queue.Submit(ctx, job)
+	if err := checkKey(key); err != nil {
+		return nil, false, err
+	}
+	return g.queue.SubmitOnce(ctx, fmt.Sprintf("key %d %s", slot, key), print, keyWindow, job)
 }
 
 // Windows within which a repeated request is given the first one's job.
@@ -232,7 +253,7 @@ func (g *Gateway) validate(ctx context.Context, job *queue.Job) error {
 		}
 	}
 	for i, id := range job.Needs {
-		_, err := g.queue.Job(ctx, id)
+		_, err := g.job(ctx, id)
 		if errors.Is(err, queue.ErrNotFound) {
 			return strict.Invalid(fmt.Sprintf("/needs/%d", i), "there is no job %s", id)
 		}
@@ -240,13 +261,13 @@ func (g *Gateway) validate(ctx context.Context, job *queue.Job) error {
 			return err
 		}
 	}
-	return nil
+	return g.admitWebhook(ctx, job)
 }
 
 // checkRequest checks what needs no look at anything else. maxInput is in bytes.
 func checkRequest(job *queue.Job, maxInput int) error {
 	filled := *job
-	filled.Tenant = queue.DefaultTenant
+	filled.Tenant = cmp.Or(job.Tenant, queue.DefaultTenant)
 	if filled.Priority == "" {
 		filled.Priority = queue.Normal
 	}

@@ -203,7 +203,7 @@ func TestSlowBody(t *testing.T) {
 	impatient.Config.ReadTimeout = 50 * time.Millisecond
 	impatient.Start()
 	defer impatient.Close()
-	for _, path := range []string{"/v1/jobs", "/v1/chat/completions"} {
+	for _, path := range []string{"/v1/jobs", "/v1/chat/completions", "/v1/responses"} {
 		conn, err := net.Dial("tcp", impatient.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)

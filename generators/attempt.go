@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"helicon/queue"
 )
 
@@ -41,9 +43,15 @@ func (w *Worker) serve(ctx contexts, lease *queue.Lease) {
 	w.enter(lease.Job.ID)
 	defer w.leave(lease.Job.ID)
 	begun := time.Now()
-	result, err := a.run(ctx, held)
+	w.metrics.leased(lease.Job, begun)
+	defer w.metrics.left(lease.Job)
+	held = w.begin(held, lease.Job)
+	ctx.writing = trace.ContextWithSpan(ctx.writing, trace.SpanFromContext(held))
+	result, ran := a.run(ctx, held)
 	// The heartbeat goes on: while the message server is away a commit may take long.
-	switch err := a.commit(ctx.writing, result, err); {
+	err = within(ctx.writing, "commit", func(ctx context.Context) error { return a.commit(ctx, result, ran) })
+	a.observe(held, outcome(ran, err, lease.Job.State), begun)
+	switch {
 	case lost(err):
 		a.log.Info("job stopped", "cause", err)
 	case err != nil:
@@ -89,6 +97,7 @@ func (a *attempt) run(ctx contexts, held context.Context) (result *queue.Result,
 	}
 	out := newOutput(ctx.writing, a.worker.queue, a.lease, a.log, stop)
 	defer out.close()
+	begun := time.Now()
 	result, err = g.Generate(held, a.lease.Job, a.lease.Needs, out)
 	if err != nil {
 		return nil, err
@@ -96,6 +105,7 @@ func (a *attempt) run(ctx contexts, held context.Context) (result *queue.Result,
 	if result == nil {
 		return nil, fmt.Errorf("generators: %s ended without a result", job.Task)
 	}
+	a.worker.metrics.written(a.lease.Job, result.Usage, begun, out.phases.end())
 	out.close()
 	return result, out.flush(ctx.writing)
 }
@@ -116,6 +126,7 @@ func (a *attempt) start(ctx context.Context) error {
 		return err
 	}
 	a.started = true
+	a.worker.metrics.attempts.WithLabelValues(a.lease.Job.Task).Inc()
 	return nil
 }
 

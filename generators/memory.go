@@ -22,7 +22,8 @@ type Memory struct {
 	mu     sync.Mutex
 	used   int64
 	models map[string]*resident
-	uses   int64         // counts uses, to tell which model was used longest ago
+	uses   int64 // counts uses, to tell which model was used longest ago
+	counts counts
 	freed  chan struct{} // closed, and replaced, when room was made
 }
 
@@ -146,6 +147,7 @@ func (m *Memory) makeRoom(bytes int64, keep *resident) bool {
 			}
 		}
 		m.unload(oldest)
+		m.counts.evictions++
 	}
 	return true
 }
@@ -224,6 +226,9 @@ func (m *Memory) load(ctx context.Context, key string, load func(context.Context
 		return nil, context.Cause(ctx)
 	}
 	if r.model != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.counts.hits++
 		return r.model, nil
 	}
 	defer func() {
@@ -231,11 +236,16 @@ func (m *Memory) load(ctx context.Context, key string, load func(context.Context
 			err = newPanicError(v)
 		}
 	}()
-	if model, err = load(ctx); err != nil {
+	err = within(ctx, "load "+key, func(ctx context.Context) (err error) {
+		model, err = load(ctx)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.counts.loads++
 	r.model = model
 	return model, nil
 }

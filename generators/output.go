@@ -21,6 +21,7 @@ type output struct {
 	log   *slog.Logger
 	stop  context.CancelCauseFunc // ends the job when the lease turns out to be lost
 
+	phases phases
 	wake   chan struct{} // of capacity one: there is something to send
 	closed chan struct{}
 	once   sync.Once // closes closed
@@ -53,9 +54,10 @@ const (
 // the job: an append that is cut off leaves open whether it happened.
 func newOutput(ctx context.Context, q *queue.Queue, lease *queue.Lease, log *slog.Logger, stop context.CancelCauseFunc) *output {
 	o := &output{
-		queue: q, lease: lease, log: log, stop: stop,
+		queue: q, lease: lease, log: log, stop: stop, phases: phases{ctx: ctx},
 		wake: make(chan struct{}, 1), closed: make(chan struct{}), done: make(chan struct{}),
 	}
+	o.phases.enter(phasePrepare)
 	go o.run(ctx)
 	return o
 }
@@ -63,6 +65,7 @@ func newOutput(ctx context.Context, q *queue.Queue, lease *queue.Lease, log *slo
 // close ends the goroutine. What is pending stays so. It may be called twice.
 func (o *output) close() {
 	o.once.Do(func() { close(o.closed) })
+	o.phases.end()
 	<-o.done
 }
 
@@ -146,6 +149,7 @@ func (o *output) send(ctx context.Context) (int, error) {
 // Progress implements Output.
 func (o *output) Progress(step, total int) {
 	now := time.Now()
+	o.phases.stepped(step, total)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	p := &queue.Progress{Step: step, Total: total}
@@ -181,6 +185,7 @@ func (o *output) Preview(url string) {
 
 // Delta implements Output.
 func (o *output) Delta(d queue.Delta) {
+	o.phases.wrote()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if of := o.lastOf(d.Choice); of != nil && extends(of, d) {
@@ -218,7 +223,7 @@ func (o *output) Artifact(ctx context.Context, r io.ReadSeeker, about queue.Arti
 		if _, err := r.Seek(0, io.SeekStart); err != nil {
 			return queue.Artifact{}, fmt.Errorf("generators: artifact: %w", err)
 		}
-		stored, err := o.queue.PutArtifact(ctx, r, maxArtifact, about)
+		stored, err := o.queue.PutArtifact(ctx, o.lease.Job.Tenant, r, maxArtifact, about)
 		if err == nil {
 			o.mu.Lock()
 			defer o.mu.Unlock()

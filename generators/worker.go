@@ -15,6 +15,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+
 	"helicon/queue"
 )
 
@@ -28,6 +32,9 @@ type Config struct {
 	Name       string        // unique among the workers of the queue; default from host and process
 	Version    string        // of the program, for people
 	Grace      time.Duration // given to running jobs when Run's context ends; default 8 s
+
+	Metrics prometheus.Registerer // where what the worker counts is shown; nil: nowhere
+	Tracer  trace.TracerProvider  // where the spans of attempts go; nil: nowhere
 }
 
 // validate lists every rule and returns the tasks by the generator that does them.
@@ -75,6 +82,8 @@ type Worker struct {
 	version    string
 	grace      time.Duration
 	begun      time.Time
+	metrics    *metrics
+	tracer     trace.Tracer
 
 	changed chan struct{} // of capacity one: what is advertised is out of date
 
@@ -104,11 +113,15 @@ func NewWorker(c Config) (*Worker, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	if c.Tracer == nil {
+		c.Tracer = noop.NewTracerProvider()
+	}
 	return &Worker{
 		queue: c.Queue, generators: tasks, distinct: c.Generators, memory: c.Memory,
 		log:   c.Log.With("worker", c.Name),
 		lanes: lanes(tasks, c.Slots), id: c.Name, host: host, version: c.Version,
 		grace: cmp.Or(c.Grace, 8*time.Second), begun: time.Now().UTC(),
+		metrics: newMetrics(c.Metrics, c.Memory), tracer: c.Tracer.Tracer(tracing),
 		changed: make(chan struct{}, 1), running: map[string]bool{},
 	}, nil
 }

@@ -73,7 +73,7 @@ func (q *Queue) Retry(ctx context.Context, id string) (*Job, error) {
 	job := &Job{
 		Tenant: old.Tenant, Task: old.Task, Model: old.Model, Input: old.Input, Seed: old.Seed,
 		Priority: old.Priority, Needs: old.Needs, Batch: old.Batch, Pipeline: old.Pipeline,
-		Tags: old.Tags, Webhook: old.Webhook, RetryOf: old.ID,
+		Tags: old.Tags, Webhook: old.Webhook, WebhookEvents: old.WebhookEvents, RetryOf: old.ID,
 	}
 	return job, q.Submit(ctx, job)
 }

@@ -9,4 +9,7 @@
 // the last event of a job is its state. Each append to EVENTS names the sequence
 // it expects to follow, so of two writers one loses and stops: that is the fence
 // that gives every accepted job exactly one result.
+//
+// Workers take jobs from lines, one for each modality, priority and tenant: consumers of
+// JOBS that come and go with their jobs. They take the tenants in turn.
 package queue

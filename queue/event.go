@@ -24,6 +24,7 @@ type Event struct {
 	Seq      uint64    `json:"-"` // place in the EVENTS stream; ordered, not consecutive, within a job
 	Type     EventType `json:"type"`
 	JobID    string    `json:"job_id"`
+	Tenant   string    `json:"tenant"` // the job's
 	Time     time.Time `json:"time"`
 	Snapshot uint64    `json:"snapshot,omitempty"` // sequence of the event that carries the job
 

@@ -62,8 +62,12 @@ type Job struct {
 	Batch    string          `json:"batch,omitempty"`
 	Pipeline string          `json:"pipeline,omitempty"`
 	Tags     []string        `json:"tags,omitempty"`
-	Webhook  string          `json:"webhook,omitempty"`
+	Webhook  string          `json:"webhook,omitempty"`  // URL that is told what happens to the job
 	RetryOf  string          `json:"retry_of,omitempty"` // the job whose request this one repeats
+	Trace    string          `json:"trace,omitempty"`    // W3C traceparent of the request that made it
+	Memo     json.RawMessage `json:"memo,omitempty"`     // what the route that made it remembers of its request; nobody else reads it
+
+	WebhookEvents []string `json:"webhook_events_filter,omitempty"` // what the webhook is told of; nil: the end
 
 	Created  time.Time  `json:"created"`
 	Started  *time.Time `json:"started,omitempty"` // of the current or last attempt
@@ -97,6 +101,8 @@ type Progress struct {
 	Step  int     `json:"step"`
 	Total int     `json:"total"`
 	ETA   float64 `json:"eta,omitempty"` // seconds until the end, estimated from the speed so far
+	// Failed is how many of the steps failed, where one can: the rows of a batch.
+	Failed int `json:"failed,omitempty"`
 }
 
 // Result is what a succeeded job produced.
@@ -156,8 +162,8 @@ const (
 )
 
 var (
-	taskName = regexp.MustCompile(`^[a-z]+\.[a-z]+$`)
-	token    = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`) // safe as one token of a subject
+	taskName   = regexp.MustCompile(`^[a-z]+\.[a-z]+$`)
+	tenantName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`) // safe as one token of a subject
 )
 
 // Validate reports what makes the request unfit for the queue as a *Problem, or
@@ -176,8 +182,8 @@ func (j *Job) Validate() *Problem {
 	if j.Seed > MaxSeed {
 		bad("/seed", "want an integer from 0 to %d", int64(MaxSeed))
 	}
-	if !token.MatchString(j.Tenant) {
-		bad("/tenant", "want 1 to 64 letters, digits, - or _")
+	if !ValidTenant(j.Tenant) {
+		bad("/tenant", "want 1 to 64 of a-z, 0-9 and -, the first not -")
 	}
 	if len(j.Needs) > MaxNeeds {
 		bad("/needs", "at most %d jobs", MaxNeeds)
@@ -203,6 +209,10 @@ func (j *Job) Validate() *Problem {
 
 // NewID returns a new job id: a ULID, so that ids sort by time of creation.
 func NewID() string { return ulid.Make().String() }
+
+// ValidTenant reports whether name has the form of a tenant's: 1 to 64 small letters,
+// digits and hyphens, of which the first is no hyphen.
+func ValidTenant(name string) bool { return tenantName.MatchString(name) }
 
 // ValidID reports whether id has the form of a job id.
 func ValidID(id string) bool {

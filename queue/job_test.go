@@ -18,6 +18,7 @@ func TestValidate(t *testing.T) {
 		"priority":      {func(j *Job) { j.Priority = "urgent" }, "/priority"},
 		"seed":          {func(j *Job) { j.Seed = MaxSeed + 1 }, "/seed"},
 		"tenant":        {func(j *Job) { j.Tenant = "a.b" }, "/tenant"},
+		"tenant case":   {func(j *Job) { j.Tenant = "Ab" }, "/tenant"},
 		"need":          {func(j *Job) { j.Needs = []string{NewID(), "nope"} }, "/needs/1"},
 		"needs":         {func(j *Job) { j.Needs = make([]string, MaxNeeds+1) }, "/needs"},
 		"tag":           {func(j *Job) { j.Tags = []string{""} }, "/tags/0"},

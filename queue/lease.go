@@ -235,7 +235,7 @@ func (l *Lease) ack(ctx context.Context) error {
 func (l *Lease) write(ctx context.Context, e *Event) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e.JobID = l.Job.ID
+	e.JobID, e.Tenant = l.Job.ID, l.Job.Tenant
 	if e.Job == nil {
 		e.Snapshot = l.snapshot
 	}

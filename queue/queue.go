@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/singleflight"
 )
 
 // Errors on which callers decide.
@@ -30,6 +33,7 @@ const (
 	tasksBucket  = "tasks"
 	workerBucket = "workers"
 	objectBucket = "artifacts"
+	locksBucket  = "locks"
 
 	// envelope is what a message may carry beside input and result: the job's other fields, headers.
 	envelope = 64 << 10
@@ -42,7 +46,11 @@ type Options struct {
 	MaxAttempts int           // runs a job may begin before it fails for good; default 5
 	Retention   time.Duration // how long an event is kept; a job that lives longer keeps its request; default 7 days
 	WorkerTTL   time.Duration // a worker that is silent for so long is gone; default 15 s
+	Sync        bool          // the server syncs every write to the disk (ServerConfig.Sync): write in groups
+	Store       Store         // where artifacts are kept; nil: in the message servers
 	Full        func() bool   // reports that the servers can store nothing; nil: they tell by themselves
+
+	lineIdle time.Duration // tests let lines go sooner
 }
 
 func (o Options) withDefaults() Options {
@@ -57,6 +65,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Retention == 0 {
 		o.Retention = 7 * 24 * time.Hour
+	}
+	if o.lineIdle == 0 {
+		o.lineIdle = lineIdle
 	}
 	if o.Full == nil {
 		o.Full = func() bool { return false }
@@ -77,7 +88,20 @@ type Queue struct {
 	keys    bucket
 	tasks   bucket
 	workers bucket
-	objects jetstream.ObjectStore
+	files   bucket
+	batches bucket
+	locks   bucket
+
+	artifacts Store
+
+	accepting *committer // to JOBS
+	recording *committer // to EVENTS
+
+	lines   sync.Map // of line, to the time at which this process opened it
+	opening singleflight.Group
+
+	accepted atomic.Int64 // jobs that this process has submitted
+	tally    tally
 }
 
 // bucket is a key-value bucket and the stream that it is made of.
@@ -93,7 +117,10 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
-	q := &Queue{opts: opts.withDefaults(), nc: nc, js: js}
+	q := &Queue{
+		opts: opts.withDefaults(), nc: nc, js: js,
+		accepting: &committer{nc: nc, js: js}, recording: &committer{nc: nc, js: js},
+	}
 	for _, open := range []func(context.Context) error{q.openStreams, q.openBuckets} {
 		if err := open(ctx); err != nil {
 			return nil, fmt.Errorf("queue: open: %w", q.explain(err))
@@ -110,8 +137,10 @@ func (q *Queue) openStreams(ctx context.Context) (err error) {
 		Storage:    jetstream.FileStorage,
 		Duplicates: 2 * time.Minute,
 		Replicas:   q.opts.Replicas,
+
+		AllowAtomicPublish: true,
 		// A headers-only copy of each new message wakes idle workers.
-		RePublish: &jetstream.RePublish{Source: "jobs.*.*.*.*", Destination: "wake.{{wildcard(1)}}", HeadersOnly: true},
+		RePublish: &jetstream.RePublish{Source: "jobs.*.*.*.*", Destination: "wake.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}", HeadersOnly: true},
 	})
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", jobsStream, err)
@@ -123,6 +152,8 @@ func (q *Queue) openStreams(ctx context.Context) (err error) {
 		Storage:   jetstream.FileStorage,
 		MaxAge:    q.opts.Retention,
 		Replicas:  q.opts.Replicas,
+
+		AllowAtomicPublish: true,
 		// Republished after it is stored, so that whoever is woken can read it.
 		RePublish: &jetstream.RePublish{Source: "events.*", Destination: "live.{{wildcard(1)}}", HeadersOnly: true},
 	})
@@ -140,6 +171,9 @@ func (q *Queue) openBuckets(ctx context.Context) error {
 		{&q.keys, jetstream.KeyValueConfig{Bucket: keysBucket, TTL: 24 * time.Hour}},
 		{&q.tasks, jetstream.KeyValueConfig{Bucket: tasksBucket, MaxValueSize: 256 << 10}},
 		{&q.workers, jetstream.KeyValueConfig{Bucket: workerBucket, TTL: q.opts.WorkerTTL, MaxValueSize: 512 << 10}},
+		{&q.files, jetstream.KeyValueConfig{Bucket: filesBucket, MaxValueSize: maxRecord}},
+		{&q.batches, jetstream.KeyValueConfig{Bucket: batchesBucket, TTL: q.opts.Retention, MaxValueSize: maxRecord}},
+		{&q.locks, jetstream.KeyValueConfig{Bucket: locksBucket, TTL: lockTTL}},
 	}
 	for _, b := range buckets {
 		b.config.Storage = jetstream.FileStorage
@@ -160,7 +194,13 @@ func (q *Queue) openBuckets(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("bucket %s: %w", objectBucket, err)
 	}
-	q.objects = objects
+	stream, err := q.js.Stream(ctx, "OBJ_"+objectBucket)
+	if err != nil {
+		return fmt.Errorf("bucket %s: %w", objectBucket, err)
+	}
+	if q.artifacts = q.opts.Store; q.artifacts == nil {
+		q.artifacts = &objectStore{q, objects, stream}
+	}
 	return nil
 }
 

@@ -650,11 +650,11 @@ func TestArtifacts(t *testing.T) {
 	t.Parallel()
 	q := open(t, Options{})
 	body := bytes.Repeat([]byte("0123456789abcdef"), 40_000)
-	a, err := q.PutArtifact(t.Context(), bytes.NewReader(body), 1<<20, Artifact{MediaType: "text/plain", Name: "x.txt"})
+	a, err := q.PutArtifact(t.Context(), "t", bytes.NewReader(body), 1<<20, Artifact{MediaType: "text/plain", Name: "x.txt"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	about, r, err := q.Artifact(t.Context(), a.SHA256)
+	about, r, err := q.Artifact(t.Context(), "t", a.SHA256)
 	if err != nil || about != a {
 		t.Fatalf("%+v, %v; want %+v", about, err, a)
 	}
@@ -668,10 +668,16 @@ func TestArtifacts(t *testing.T) {
 			t.Fatalf("read at %d: %q, %v", at, got, err)
 		}
 	}
-	if _, err := q.PutArtifact(t.Context(), bytes.NewReader(body), 100, Artifact{}); !errors.Is(err, ErrTooLarge) {
+	if _, err := q.PutArtifact(t.Context(), "t", bytes.NewReader(body), 100, Artifact{}); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("over the limit: %v", err)
 	}
-	if _, err := q.ArtifactInfo(t.Context(), "../secret"); !errors.Is(err, ErrNoArtifact) {
+	if _, _, err := q.Artifact(t.Context(), "u", a.SHA256); !errors.Is(err, ErrNoArtifact) {
+		t.Errorf("another tenant's: %v", err)
+	}
+	if _, err := q.PutArtifact(t.Context(), "../t", bytes.NewReader(body), 1<<20, Artifact{}); err == nil {
+		t.Error("stored for a tenant that cannot be")
+	}
+	if _, err := q.ArtifactInfo(t.Context(), "t", "../secret"); !errors.Is(err, ErrNoArtifact) {
 		t.Errorf("not a digest: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -138,6 +139,7 @@ func decodeEvent(msg *jetstream.RawStreamMsg) (*Event, error) {
 		return nil, fmt.Errorf("queue: stored event %d: %w", msg.Sequence, err)
 	}
 	e.Seq = msg.Sequence
+	e.Tenant = cmp.Or(e.Tenant, DefaultTenant) // events of before there were tenants name none
 	if e.Job != nil {
 		e.Job.Revision = e.Seq
 	}
@@ -249,7 +251,7 @@ func (q *Queue) Watch(ctx context.Context, id string, after uint64) iter.Seq2[*E
 			yield(nil, err)
 			return
 		}
-		if last == nil && !yield(&Event{Type: EventQueued, JobID: id, Time: job.Created, Job: job}, nil) {
+		if last == nil && !yield(&Event{Type: EventQueued, JobID: id, Tenant: job.Tenant, Time: job.Created, Job: job}, nil) {
 			return
 		}
 		var reached uint64
@@ -348,22 +350,30 @@ func poke(flag chan<- struct{}) {
 }
 
 // Wait returns the job when it has ended, or as it stands when ctx ends, with the
-// context's error.
+// context's error. Of its events it reads the newest ones alone.
 func (q *Queue) Wait(ctx context.Context, id string) (*Job, error) {
-	for e, err := range q.Watch(ctx, id, 0) {
-		if err != nil && ctx.Err() == nil {
-			return nil, err
-		}
-		if err == nil && e.Terminal() {
-			return e.Job, nil
-		}
-	}
-	if ctx.Err() == nil {
-		return q.Job(ctx, id)
-	}
-	job, err := q.Job(context.WithoutCancel(ctx), id)
+	wake := make(chan struct{}, 1)
+	sub, err := q.nc.Subscribe("live."+id, func(*nats.Msg) { poke(wake) })
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("queue: wait: %w", q.explain(err))
 	}
-	return job, context.Cause(ctx)
+	defer sub.Unsubscribe()
+	poll := time.NewTicker(idlePoll)
+	defer poll.Stop()
+	for {
+		job, err := q.Job(ctx, id)
+		if ctx.Err() == nil && (err != nil || job.State.Terminal()) {
+			return job, err
+		}
+		select {
+		case <-wake:
+		case <-poll.C:
+		case <-ctx.Done():
+			job, err := q.Job(context.WithoutCancel(ctx), id)
+			if err != nil {
+				return nil, err
+			}
+			return job, context.Cause(ctx)
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -12,21 +13,46 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Source hands out queued jobs of some modalities to one worker.
+// Source hands out queued jobs of some modalities to one worker. It takes the tenants in
+// turn: the next job is of the one whose last is longest ago.
 type Source struct {
 	q          *Queue
 	worker     string
 	modalities []string
-	consumers  map[Priority][]jetstream.Consumer // one a modality; nil while they may be missing
 	wake       chan struct{}
 	subs       []*nats.Subscription
-	turn       int
 	held       sync.Map // ids of the jobs whose leases are held
+	tireless   bool
+
+	turn     int       // jobs handed out so far
+	surveyed time.Time // when the lines were last listed; zero: they are to be
+	pace     time.Duration
+
+	reconnects uint64 // of the connection, when it was last looked at
+
+	mu    sync.Mutex
+	lines map[line]*lineState // those in which there may be jobs
 }
 
-// sourcePoll is how often an idle worker looks by itself: for jobs that come back,
-// of which no message tells.
-const sourcePoll = time.Second
+// lineState is what a source knows of a line.
+type lineState struct {
+	ready    bool               // a job may wait
+	served   int                // the turn on which its last job was handed out
+	visited  time.Time          // when it was last looked into
+	consumer jetstream.Consumer // nil until it is needed
+}
+
+const (
+	// sourcePoll is how often an idle worker looks by itself: for jobs that come back, of
+	// which no message tells. It looks into at most pollLines lines, those longest unvisited.
+	sourcePoll = time.Second
+	pollLines  = 32
+
+	// A survey lists all lines: at first, after an interruption, and then at a pace that
+	// leaves it a small share of the time.
+	surveyPace  = 10 * time.Second
+	surveyShare = 100
+)
 
 // A job that cannot be leased now is put aside: one whose needs are not met for an
 // eighth of its age, so that thousands of them leave time for the others.
@@ -46,49 +72,47 @@ func aside(job *Job, now time.Time) time.Duration {
 }
 
 // NewSource prepares to lease jobs of the modalities to the named worker. The message
-// server may be away.
+// server may be away. The methods of a Source are for one goroutine.
 func (q *Queue) NewSource(ctx context.Context, worker string, modalities ...string) (*Source, error) {
-	s := &Source{q: q, worker: worker, modalities: modalities, wake: make(chan struct{}, 1)}
+	s := &Source{q: q, worker: worker, modalities: modalities, wake: make(chan struct{}, 1), lines: map[line]*lineState{}}
 	for _, modality := range modalities {
-		sub, err := q.nc.Subscribe("wake."+modality, func(*nats.Msg) { poke(s.wake) })
+		sub, err := q.nc.Subscribe("wake."+modality+".*.*", s.woken)
 		if err != nil {
 			s.Close()
 			return nil, fmt.Errorf("queue: source: %w", q.explain(err))
 		}
 		s.subs = append(s.subs, sub)
 	}
-	if err := s.open(ctx); err != nil && !errors.Is(err, ErrUnavailable) {
+	if err := s.survey(ctx); err != nil && !errors.Is(err, ErrUnavailable) {
 		s.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-// open creates the consumers where they are missing.
-func (s *Source) open(ctx context.Context) error {
-	if err := s.q.connected(); err != nil {
-		return err
+// woken notes the line that a new job stands in.
+func (s *Source) woken(msg *nats.Msg) {
+	if l, ok := parseLine(msg.Subject[len("wake."):], "."); ok {
+		s.mu.Lock()
+		s.state(l).ready = true
+		s.mu.Unlock()
+		poke(s.wake)
 	}
-	consumers := map[Priority][]jetstream.Consumer{}
-	for _, modality := range s.modalities {
-		for _, p := range []Priority{High, Normal, Low} {
-			c, err := s.q.jobs.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
-				Durable:       modality + "-" + string(p),
-				FilterSubject: fmt.Sprintf("jobs.%s.%s.*.*", modality, p),
-				AckPolicy:     jetstream.AckExplicitPolicy,
-				AckWait:       s.q.opts.AckWait,
-				MaxDeliver:    -1, // attempts are counted in EVENTS, where hand-backs are free
-				MaxAckPending: -1,
-			})
-			if err != nil {
-				return fmt.Errorf("queue: consumer %s-%s: %w", modality, p, s.q.explain(err))
-			}
-			consumers[p] = append(consumers[p], c)
-		}
-	}
-	s.consumers = consumers
-	return nil
 }
+
+// state returns what is known of a line. s.mu is held.
+func (s *Source) state(l line) *lineState {
+	state := s.lines[l]
+	if state == nil {
+		state = &lineState{}
+		s.lines[l] = state
+	}
+	return state
+}
+
+// Tireless makes the source hand out jobs however often they were begun: their attempts go
+// on where the ones before stopped.
+func (s *Source) Tireless() { s.tireless = true }
 
 // Close stops listening. Leases that were handed out stay valid.
 func (s *Source) Close() {
@@ -115,6 +139,7 @@ func (s *Source) Next(ctx context.Context) (*Lease, error) {
 		select {
 		case <-s.wake:
 		case <-poll.C:
+			s.revisit()
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
@@ -130,24 +155,29 @@ func (s *Source) try(ctx context.Context) (lease *Lease, found bool, err error) 
 	if err := s.q.connected(); err != nil {
 		return nil, false, err
 	}
-	if s.consumers == nil {
-		if err := s.open(ctx); err != nil {
+	if n := s.q.nc.Stats().Reconnects; n != s.reconnects {
+		s.reconnects = n
+		s.forget() // what was told in between was missed
+	}
+	if time.Since(s.surveyed) > s.pace {
+		if err := s.survey(ctx); err != nil {
 			return nil, false, err
 		}
 	}
 	for _, p := range order(s.turn) {
-		for i := range s.consumers[p] {
-			// Another modality is first in each round of the order.
-			c := s.consumers[p][(i+s.turn/round)%len(s.consumers[p])]
-			msg, err := fetch(c)
+		for {
+			l, ok := s.choose(p)
+			if !ok {
+				break
+			}
+			msg, err := s.fetch(ctx, l)
 			if err != nil {
-				s.consumers = nil // the message server that comes back may be a new one
-				return nil, false, s.q.explain(err)
+				s.forget() // the message server that comes back may be a new one
+				return nil, false, err
 			}
 			if msg == nil {
 				continue
 			}
-			s.turn++
 			lease, err := s.take(ctx, msg)
 			if errors.Is(err, ErrCanceled) || errors.Is(err, ErrLeaseLost) {
 				err = nil // another was faster to decide about the job
@@ -176,6 +206,148 @@ func order(turn int) [3]Priority {
 		return [3]Priority{Normal, High, Low}
 	}
 	return [3]Priority{High, Normal, Low}
+}
+
+// choose returns the line of a priority that is next: of those where a job may wait the
+// one whose last job was handed out longest ago. It is then taken for empty, until it
+// turns out not to be.
+func (s *Source) choose(p Priority) (next line, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var longest *lineState
+	for l, state := range s.lines {
+		if l.priority != p || !state.ready || longest != nil && !state.before(longest) {
+			continue
+		}
+		next, longest = l, state
+	}
+	if longest == nil {
+		return next, false
+	}
+	longest.ready = false
+	longest.visited = time.Now()
+	return next, true
+}
+
+// before orders lines in which jobs wait.
+func (l *lineState) before(other *lineState) bool {
+	if l.served != other.served {
+		return l.served < other.served
+	}
+	return l.visited.Before(other.visited)
+}
+
+// revisit has lines looked into in which there are jobs, but not for this worker when it
+// last looked: they may have come back since.
+func (s *Source) revisit() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var resting []*lineState
+	for _, state := range s.lines {
+		if !state.ready {
+			resting = append(resting, state)
+		}
+	}
+	slices.SortFunc(resting, func(a, b *lineState) int { return a.visited.Compare(b.visited) })
+	for _, state := range resting[:min(len(resting), pollLines)] {
+		state.ready = true
+	}
+}
+
+// forget has the lines listed anew before anything else.
+func (s *Source) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.surveyed = time.Time{}
+	for _, state := range s.lines {
+		state.consumer = nil
+	}
+}
+
+// survey lists the lines: it finds those in which jobs wait or may come back, lets those
+// go that are idle, and opens those that should be there and are not.
+func (s *Source) survey(ctx context.Context) error {
+	if err := s.q.connected(); err != nil {
+		return err
+	}
+	begun := time.Now()
+	all, astray, err := s.q.reviewed(ctx)
+	if err != nil {
+		return err
+	}
+	var found []line
+	if astray {
+		if found, err = s.q.reopen(ctx, all); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	resting := map[line]bool{} // those known that nothing was told of since
+	for l, state := range s.lines {
+		resting[l] = !state.ready
+	}
+	var idle []line
+	for _, l := range all {
+		switch {
+		case !slices.Contains(s.modalities, l.modality):
+		case l.waiting > 0:
+			s.state(l.line).ready = true
+		case l.given > 0:
+			s.state(l.line)
+			delete(resting, l.line)
+		case l.idle(s.q.opts.lineIdle):
+			idle = append(idle, l.line)
+		}
+	}
+	for _, l := range found {
+		if slices.Contains(s.modalities, l.modality) {
+			s.state(l).ready = true
+		}
+	}
+	for l, rests := range resting {
+		if rests && !s.lines[l].ready {
+			delete(s.lines, l)
+		}
+	}
+	s.mu.Unlock()
+	for _, l := range idle {
+		if err := s.q.closeLine(ctx, l); err != nil {
+			return err
+		}
+	}
+	s.surveyed = time.Now()
+	s.pace = max(surveyPace, surveyShare*s.surveyed.Sub(begun))
+	return nil
+}
+
+// fetch returns the next message of a line, or nil.
+func (s *Source) fetch(ctx context.Context, l line) (jetstream.Msg, error) {
+	s.mu.Lock()
+	state := s.state(l)
+	consumer := state.consumer
+	s.mu.Unlock()
+	var msg jetstream.Msg
+	var err error
+	if consumer != nil {
+		msg, err = fetch(consumer)
+	}
+	if consumer == nil || err != nil { // it may have gone since
+		if consumer, err = s.q.openLine(ctx, l); err != nil {
+			return nil, err
+		}
+		if msg, err = fetch(consumer); err != nil {
+			return nil, s.q.explain(err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	state.consumer = consumer
+	if msg != nil {
+		s.turn++
+		state.served = s.turn
+		state.ready = true
+	}
+	return msg, nil
 }
 
 func fetch(c jetstream.Consumer) (jetstream.Msg, error) {
@@ -219,13 +391,13 @@ func (s *Source) take(ctx context.Context, msg jetstream.Msg) (*Lease, error) {
 			return nil, err
 		}
 	}
-	if l.Job.State == Running {
+	if l.Job.State == Running && !s.tireless {
 		l.fault("the worker stopped without handing the job back")
 	}
 	if l.Job.Deadline != nil && time.Now().After(*l.Job.Deadline) {
 		return nil, l.Fail(ctx, deadlineProblem)
 	}
-	if l.Job.Attempts >= s.q.opts.MaxAttempts {
+	if l.Job.Attempts >= s.q.opts.MaxAttempts && !s.tireless {
 		return nil, l.Fail(ctx, l.exhausted())
 	}
 	return s.checkNeeds(ctx, l)

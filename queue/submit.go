@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -20,6 +22,9 @@ import (
 // submitting the same ID again does not make a second one.
 func (q *Queue) Submit(ctx context.Context, job *Job) error {
 	if err := q.prepare(job); err != nil {
+		return err
+	}
+	if err := q.refer(ctx, job); err != nil {
 		return err
 	}
 	return q.publish(ctx, job)
@@ -60,22 +65,32 @@ func (q *Queue) publish(ctx context.Context, job *Job) error {
 		// Its events, which carry the job, could not be stored: it would never end.
 		return fmt.Errorf("%w: job of %d bytes, at most %d", ErrTooLarge, len(body), largest)
 	}
-	subject := fmt.Sprintf("jobs.%s.%s.%s.%s", job.Modality(), job.Priority, job.Tenant, job.ID)
-	ack, err := q.js.Publish(ctx, subject, body, jetstream.WithMsgID(job.ID))
+	l := lineOf(job)
+	if err := q.ensureLine(ctx, l); err != nil {
+		return err
+	}
+	msg := nats.NewMsg(l.subject(job.ID))
+	msg.Data = body
+	msg.Header.Set(jetstream.MsgIDHeader, job.ID)
+	ack, err := q.store(ctx, q.accepting, msg)
 	if err != nil {
 		return fmt.Errorf("queue: submit: %w", q.explain(err))
 	}
-	if ack.Duplicate {
-		// Accepted before, perhaps with another seed. If it was deleted since, a queued event
-		// would bring back a job that no worker is ever given.
-		accepted, err := q.Job(ctx, job.ID)
-		if err != nil {
-			return err
-		}
-		*job = *accepted
+	if !ack.Duplicate {
+		q.accepted.Add(1)
+		q.tally.submitted(job.Tenant)
+		// An error changes nothing: the job is accepted, and its first stored event will be
+		// started, which may even have come first.
+		_, _ = q.record(ctx, &Event{Type: EventQueued, JobID: job.ID, Tenant: job.Tenant, Time: time.Now().UTC()}, body, 0)
+		return nil
 	}
-	// An error changes nothing: the job is accepted, and its first stored event will be
-	// started, which may even have come first.
+	// Accepted before, perhaps with another seed. If it was deleted since, a queued event
+	// would bring back a job that no worker is ever given.
+	accepted, err := q.Job(ctx, job.ID)
+	if err != nil {
+		return err
+	}
+	*job = *accepted
 	_, _ = q.append(ctx, &Event{Type: EventQueued, JobID: job.ID, Job: job}, 0)
 	return nil
 }
@@ -94,6 +109,9 @@ type key struct {
 // submits, and takes the key over from whichever job holds it.
 func (q *Queue) SubmitOnce(ctx context.Context, idempotencyKey, fingerprint string, window time.Duration, job *Job) (*Job, bool, error) {
 	if err := q.prepare(job); err != nil {
+		return nil, false, err
+	}
+	if err := q.refer(ctx, job); err != nil {
 		return nil, false, err
 	}
 	held, err := q.claim(ctx, keyName(job.Tenant, idempotencyKey), key{JobID: job.ID, Fingerprint: fingerprint, Created: job.Created}, window)
@@ -172,19 +190,38 @@ var errConflict = errors.New("queue: another event came first")
 // append stores an event behind the job's event of sequence last (0: the first)
 // and returns its sequence; errConflict if another came first.
 func (q *Queue) append(ctx context.Context, e *Event, last uint64) (uint64, error) {
+	if e.Job == nil {
+		return q.record(ctx, e, nil, last)
+	}
+	job, err := json.Marshal(e.Job)
+	if err != nil {
+		return 0, fmt.Errorf("queue: event %s of job %s: %w", e.Type, e.JobID, err)
+	}
+	e.Tenant = e.Job.Tenant
+	return q.record(ctx, e, job, last)
+}
+
+// record is append with the event's job, if it carries one, in JSON already.
+func (q *Queue) record(ctx context.Context, e *Event, job []byte, last uint64) (uint64, error) {
 	if err := q.connected(); err != nil {
 		return 0, err
 	}
 	if e.Time.IsZero() {
 		e.Time = time.Now().UTC()
 	}
-	body, err := json.Marshal(e)
+	bare := *e
+	bare.Job = nil
+	body, err := json.Marshal(&bare)
 	if err != nil {
 		return 0, fmt.Errorf("queue: event %s of job %s: %w", e.Type, e.JobID, err)
 	}
+	if job != nil {
+		body = slices.Concat(body[:len(body)-1], []byte(`,"job":`), job, []byte("}"))
+	}
 	msg := nats.NewMsg("events." + e.JobID)
 	msg.Data = body
-	ack, err := q.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(last))
+	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(last, 10))
+	ack, err := q.store(ctx, q.recording, msg)
 	if isConflict(err) {
 		return 0, errConflict
 	}

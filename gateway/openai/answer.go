@@ -1,13 +1,45 @@
 package openai
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"unicode/utf8"
 
 	"helicon/queue"
 )
+
+// whole writes the answer that the ended jobs make.
+func (c *call) whole(ctx context.Context, d *delivery, w io.Writer) error {
+	answer := c.header(ctx, d)
+	answer.Object = c.dialect.whole
+	var total usage
+	for i, job := range d.jobs {
+		answers, err := choices(job, c.n)
+		if err != nil {
+			return err
+		}
+		for _, one := range answers {
+			answer.Choices = append(answer.Choices, c.dialect.choice(i*c.n+one.Index, one, c.logprobs))
+		}
+		total.add(job.Result.Usage)
+	}
+	answer.Usage = total
+	return writeJSON(w, answer)
+}
+
+// header is the part that an answer and its chunks have in common.
+func (c *call) header(ctx context.Context, d *delivery) completion {
+	return completion{
+		ID:                c.dialect.prefix + d.jobs[0].ID,
+		Created:           d.jobs[0].Created.Unix(),
+		Model:             c.model,
+		SystemFingerprint: systemFingerprint(d.api.backend.Digest(ctx, c.model)),
+		Choices:           []any{},
+	}
+}
 
 // completion is an answer, or a chunk of one.
 type completion struct {

@@ -6,8 +6,8 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
-	"net/http"
 
 	"helicon/gateway/strict"
 	"helicon/queue"
@@ -47,22 +47,21 @@ type embeddingUsage struct {
 	TotalTokens  int `json:"total_tokens"`
 }
 
-// embed answers POST /v1/embeddings.
-func (a *API) embed(w http.ResponseWriter, r *http.Request) error {
-	var request embeddingRequest
-	body, err := strict.Read(r, &request)
-	if err != nil {
-		return err
+// readEmbedding reads a request of POST /v1/embeddings.
+func readEmbedding(_ context.Context, body []byte) (*Exchange, error) {
+	request := new(embeddingRequest)
+	if err := strict.Object(body, "", request); err != nil {
+		return nil, err
 	}
 	switch {
 	case request.Model == "":
-		return strict.Invalid("/model", "required, but missing; GET /v1/models lists the models")
+		return nil, strict.Invalid("/model", "required, but missing; GET /v1/models lists the models")
 	case absent(request.Input):
-		return strict.Invalid("/input", "required, but missing")
+		return nil, strict.Invalid("/input", "required, but missing")
 	case request.EncodingFormat == "":
 		request.EncodingFormat = asNumbers
 	case request.EncodingFormat != asNumbers && request.EncodingFormat != asBase64:
-		return strict.Invalid("/encoding_format", "want %s or %s", asNumbers, asBase64)
+		return nil, strict.Invalid("/encoding_format", "want %s or %s", asNumbers, asBase64)
 	}
 	in := map[string]any{"input": request.Input}
 	if request.Dimensions != nil {
@@ -70,58 +69,31 @@ func (a *API) embed(w http.ResponseWriter, r *http.Request) error {
 	}
 	text, err := json.Marshal(in)
 	if err != nil {
-		return fmt.Errorf("openai: input: %w", err)
+		return nil, fmt.Errorf("openai: input: %w", err)
 	}
-	ctx, end, err := a.backend.Hold(w, r)
-	if err != nil {
-		return err
-	}
-	defer end()
-	job, err := a.backend.Accept(r, body, 0, &queue.Job{Task: "text.embed", Model: request.Model, Input: text})
-	if err != nil {
-		return err
-	}
-	w.Header().Set("X-Helicon-Job", job.ID)
-	answer, err := a.embedded(ctx, job.ID, &request)
-	if err != nil {
-		return a.conclude(ctx, r, []*queue.Job{job}, err)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	text, err = encode(answer)
-	if err != nil {
-		return err
-	}
-	// A client that does not take its answer cannot be told.
-	_ = a.backend.Sender(w)(text)
-	return nil
+	return &Exchange{Jobs: []*queue.Job{{Task: "text.embed", Model: request.Model, Input: text}}, whole: request.whole}, nil
 }
 
-// embedded returns the answer when the job has succeeded, else its problem.
-func (a *API) embedded(ctx context.Context, id string, request *embeddingRequest) (*embeddings, error) {
-	ended, err := a.await(ctx, id)
-	if err != nil {
-		return nil, err
-	}
+// whole writes the answer that the ended job makes.
+func (r *embeddingRequest) whole(_ context.Context, d *delivery, w io.Writer) error {
+	ended := d.jobs[0]
 	var meta struct {
 		Embeddings [][]byte `json:"embeddings"`
 	}
-	if ended.Result == nil {
-		return nil, fmt.Errorf("openai: job %s: succeeded without a result", id)
-	}
 	if err := json.Unmarshal(ended.Result.Meta, &meta); err != nil {
-		return nil, fmt.Errorf("openai: job %s: meta: %w", id, err)
+		return fmt.Errorf("openai: job %s: meta: %w", ended.ID, err)
 	}
-	answer := &embeddings{Object: "list", Data: make([]embedding, len(meta.Embeddings)), Model: request.Model}
+	answer := &embeddings{Object: "list", Data: make([]embedding, len(meta.Embeddings)), Model: r.Model}
 	for i, raw := range meta.Embeddings {
 		answer.Data[i] = embedding{Object: "embedding", Index: i, Embedding: base64.StdEncoding.EncodeToString(raw)}
-		if request.EncodingFormat == asNumbers {
+		if r.EncodingFormat == asNumbers {
 			answer.Data[i].Embedding = numbers(raw)
 		}
 	}
 	if u := ended.Result.Usage; u != nil {
 		answer.Usage = embeddingUsage{u.InputTokens, u.InputTokens}
 	}
-	return answer, nil
+	return writeJSON(w, answer)
 }
 
 // numbers reads float32 numbers, little-endian.

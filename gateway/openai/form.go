@@ -14,8 +14,8 @@ import (
 	"helicon/queue"
 )
 
-// MaxFiles is how many files a request may carry.
-const MaxFiles = 2
+// maxFiles is how many files a request may carry.
+const maxFiles = 2
 
 // maxField is how many bytes a field of a form has that is not a file.
 const maxField = 64 << 10

@@ -4,32 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
-	"time"
 
 	"helicon/queue"
 )
-
-// gallery is the state of an answer with pictures.
-type gallery struct {
-	api     *API
-	request *imageRequest
-	job     *queue.Job
-	origin  string // of URLs
-	edit    bool   // the events are named after edits
-	answer  http.Header
-	send    func([]byte) error
-
-	open     bool // the answer has begun to be a stream
-	seen     int  // artifacts of the current attempt
-	sent     int  // pictures
-	partials int  // partial pictures of the one that is being made
-}
 
 // imageAnswer is the body of an answer, but for the pictures.
 type imageAnswer struct {
@@ -82,8 +62,8 @@ type imageEvent struct {
 }
 
 // quality names the quality of the request as OpenAI does now.
-func (s *gallery) quality() string {
-	switch q := s.request.Quality; q {
+func (r *imageRequest) quality() string {
+	switch q := r.Quality; q {
 	case "", "standard":
 		return "auto"
 	case "hd":
@@ -99,60 +79,57 @@ func formatOf(a *queue.Artifact) string { return strings.TrimPrefix(a.MediaType,
 
 func sizeOf(a *queue.Artifact) string { return fmt.Sprintf("%dx%d", a.Width, a.Height) }
 
-// whole answers when the job has ended. Pictures are sent one by one: all of them together
-// may be large.
-func (s *gallery) whole(ctx context.Context) error {
-	ended, err := s.await(ctx)
-	if err != nil {
-		return err
-	}
+// whole writes the answer that the ended job makes. Pictures are written one by one: all of them together may be large.
+func (r *imageRequest) whole(ctx context.Context, d *delivery, w io.Writer) error {
+	ended := d.jobs[0]
 	made := ended.Result.Artifacts
 	if len(made) == 0 {
-		return fmt.Errorf("openai: job %s: succeeded without a picture", s.job.ID)
+		return fmt.Errorf("openai: job %s: succeeded without a picture", ended.ID)
 	}
-	head, err := encode(imageAnswer{
+	var head bytes.Buffer
+	err := writeJSON(&head, imageAnswer{
 		Created: ended.Created.Unix(), Background: opaque, OutputFormat: formatOf(&made[0]),
-		Quality: s.quality(), Size: sizeOf(&made[0]), Usage: newImageUsage(ended.Result.Usage),
+		Quality: r.quality(), Size: sizeOf(&made[0]), Usage: newImageUsage(ended.Result.Usage),
 	})
 	if err != nil {
 		return err
 	}
-	before := append(bytes.TrimSuffix(bytes.TrimSpace(head), []byte("}")), `,"data":[`...)
+	before := append(bytes.TrimSuffix(bytes.TrimSpace(head.Bytes()), []byte("}")), `,"data":[`...)
 	for i := range made {
-		datum, err := s.datum(ctx, &made[i])
+		datum, err := r.datum(ctx, d, &made[i])
 		if err != nil {
 			return err
 		}
-		s.answer.Set("Content-Type", "application/json")
-		if err := s.send(append(before, bytes.TrimSpace(datum)...)); err != nil {
-			return &sentError{err}
+		if _, err := w.Write(append(before, bytes.TrimSpace(datum)...)); err != nil {
+			return err
 		}
 		before = []byte(",")
 	}
-	if err := s.send([]byte("]}\n")); err != nil {
-		return &sentError{err}
-	}
-	return nil
+	_, err = w.Write([]byte("]}\n"))
+	return err
 }
 
-// datum is a picture in the form that the request wants.
-func (s *gallery) datum(ctx context.Context, a *queue.Artifact) ([]byte, error) {
-	var d imageDatum
-	if s.request.ResponseFormat != asB64 {
-		d.URL = s.origin + a.URL
+// datum is a picture in the form that the request wants. In a batch of many rows that do not
+// say, a URL has to do.
+func (r *imageRequest) datum(ctx context.Context, d *delivery, a *queue.Artifact) ([]byte, error) {
+	var datum imageDatum
+	if r.ResponseFormat != asB64 {
+		datum.URL = d.origin + a.URL
 	}
-	if s.request.ResponseFormat != asURL {
+	if r.ResponseFormat == asB64 || r.ResponseFormat == "" && !d.batch {
 		var err error
-		if d.B64JSON, err = s.base64(ctx, a); err != nil {
+		if datum.B64JSON, err = d.base64(ctx, a); err != nil {
 			return nil, err
 		}
 	}
-	return encode(d)
+	var out bytes.Buffer
+	err := writeJSON(&out, datum)
+	return out.Bytes(), err
 }
 
-// base64 reads a stored picture.
-func (s *gallery) base64(ctx context.Context, a *queue.Artifact) (string, error) {
-	_, file, err := s.api.backend.Artifact(ctx, a.SHA256)
+// base64 reads a file that the first job has made.
+func (d *delivery) base64(ctx context.Context, a *queue.Artifact) (string, error) {
+	_, file, err := d.api.backend.Artifact(ctx, d.jobs[0].Tenant, a.SHA256)
 	if err != nil {
 		return "", err
 	}
@@ -164,38 +141,33 @@ func (s *gallery) base64(ctx context.Context, a *queue.Artifact) (string, error)
 	return base64.StdEncoding.EncodeToString(data), nil
 }
 
-// stream answers with events while the job runs.
-func (s *gallery) stream(ctx context.Context) error {
-	happenings, stop := s.api.follow(ctx, []*queue.Job{s.job})
-	defer stop()
-	heartbeat := time.NewTicker(s.api.backend.Heartbeat())
-	defer heartbeat.Stop()
-	for {
-		var err error
-		var ended bool
-		select {
-		case h := <-happenings:
-			if err = h.err; err == nil {
-				err = s.take(ctx, h.event)
-				ended = h.event.Terminal()
-			}
-			heartbeat.Reset(s.api.backend.Heartbeat())
-		case <-heartbeat.C:
-			err = s.ping()
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
-		if err != nil {
-			return s.fail(err)
-		}
-		if ended {
-			return nil
-		}
-	}
+// flow returns what streams the pictures.
+func (r *imageRequest) flow(_ context.Context, d *delivery, out *events) flow {
+	return &gallery{request: r, delivery: d, out: out}
 }
 
-// take passes on what an event of the job adds.
-func (s *gallery) take(ctx context.Context, e *queue.Event) error {
+// gallery is the state of a streamed answer.
+type gallery struct {
+	request  *imageRequest
+	delivery *delivery
+	out      *events
+
+	seen     int // artifacts of the current attempt
+	sent     int // pictures
+	partials int // partial pictures of the one that is being made
+}
+
+// open implements flow.
+func (s *gallery) open() error { return nil }
+
+// close implements flow.
+func (s *gallery) close() error { return nil }
+
+// fail implements flow.
+func (s *gallery) fail(e *Error) error { return s.out.event("error", ErrorBody{e}) }
+
+// take implements flow.
+func (s *gallery) take(ctx context.Context, _ int, e *queue.Event) error {
 	switch {
 	case e.Type == queue.EventStarted: // again, if an attempt was lost: pictures are not sent twice
 		s.seen, s.partials = 0, 0
@@ -204,9 +176,6 @@ func (s *gallery) take(ctx context.Context, e *queue.Event) error {
 	case e.Type == queue.EventArtifact && e.Artifact != nil:
 		return s.completed(ctx, e.Artifact)
 	case e.Terminal():
-		if err := outcome(e.Job); err != nil {
-			return err
-		}
 		s.seen = 0
 		for i := range e.Job.Result.Artifacts { // those that no event brought
 			if err := s.completed(ctx, &e.Job.Result.Artifacts[i]); err != nil {
@@ -252,7 +221,7 @@ func (s *gallery) completed(ctx context.Context, a *queue.Artifact) error {
 	if s.seen <= s.sent {
 		return nil
 	}
-	data, err := s.base64(ctx, a)
+	data, err := s.delivery.base64(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -261,50 +230,13 @@ func (s *gallery) completed(ctx context.Context, a *queue.Artifact) error {
 }
 
 func (s *gallery) name(event string) string {
-	if s.edit {
+	if s.request.edit {
 		return "image_edit." + event
 	}
 	return "image_generation." + event
 }
 
 func (s *gallery) event(e imageEvent) error {
-	e.CreatedAt, e.Quality, e.Background = s.job.Created.Unix(), s.quality(), opaque
-	text, err := json.Marshal(e)
-	if err != nil {
-		return fmt.Errorf("openai: event: %w", err)
-	}
-	return s.write(fmt.Appendf(nil, "event: %s\ndata: %s\n\n", e.Type, text))
-}
-
-// write sends a part of the stream, which it begins if need be.
-func (s *gallery) write(b []byte) error {
-	if !s.open {
-		s.open = true
-		s.answer.Set("Content-Type", "text/event-stream")
-		s.answer.Set("Cache-Control", "no-store")
-		s.answer.Set("X-Accel-Buffering", "no") // for nginx
-	}
-	if err := s.send(b); err != nil {
-		return &sentError{err}
-	}
-	return nil
-}
-
-func (s *gallery) ping() error { return s.write([]byte(": ping\n\n")) }
-
-// fail tells an error within the stream if it has begun; else the route answers with it.
-func (s *gallery) fail(err error) error {
-	var sent *sentError
-	if !s.open || errors.As(err, &sent) {
-		return err
-	}
-	status, problem := s.api.backend.Explain(rename(err, imageNames()))
-	text, failed := encode(ErrorBody{NewError(status, problem)})
-	if failed != nil {
-		return failed
-	}
-	if failed := s.write(fmt.Appendf(nil, "event: error\ndata: %s\n", text)); failed != nil {
-		return failed
-	}
-	return &sentError{err}
+	e.CreatedAt, e.Quality, e.Background = s.delivery.jobs[0].Created.Unix(), s.request.quality(), opaque
+	return s.out.event(e.Type, e)
 }

@@ -15,12 +15,6 @@ import (
 	"helicon/queue"
 )
 
-const (
-	generationPath = "/v1/images/generations"
-	editPath       = "/v1/images/edits"
-	variationPath  = "/v1/images/variations"
-)
-
 // imageRequest is what the three routes take, the first as JSON and the others as a form,
 // where image and mask are files. Seed, NegativePrompt, Steps, Guidance and Scheduler are
 // not OpenAI's: they are those of the native tasks.
@@ -47,6 +41,7 @@ type imageRequest struct {
 	Scheduler      string   `json:"scheduler"`
 
 	image, mask string // digests of the files
+	edit        bool   // the events of a stream are named after edits
 }
 
 // Values of response_format, and of output_format.
@@ -180,82 +175,51 @@ func imageNames() map[string]string {
 	return map[string]string{"width": "size", "height": "size", "quality": "output_compression", "effort": "quality", "strength": "input_fidelity"}
 }
 
-// generatePictures answers POST /v1/images/generations.
-func (a *API) generatePictures(w http.ResponseWriter, r *http.Request) error {
+// readGeneration reads a request of POST /v1/images/generations.
+func readGeneration(_ context.Context, body []byte) (*Exchange, error) {
 	request := new(imageRequest)
-	body, err := strict.Read(r, request)
-	if err != nil {
-		return err
+	if err := strict.Object(body, "", request); err != nil {
+		return nil, err
 	}
-	return a.pictures(w, r, request, body)
+	return request.exchange(generationPath)
 }
 
-// editPicture answers POST /v1/images/edits.
-func (a *API) editPicture(w http.ResponseWriter, r *http.Request) error { return a.formPictures(w, r) }
-
-// varyPicture answers POST /v1/images/variations.
-func (a *API) varyPicture(w http.ResponseWriter, r *http.Request) error { return a.formPictures(w, r) }
-
-// formPictures serves a request that carries a picture.
-func (a *API) formPictures(w http.ResponseWriter, r *http.Request) error {
+// readPictures reads a request that carries a picture: POST /v1/images/edits or variations.
+func (a *API) readPictures(r *http.Request) (*Exchange, error) {
 	request, err := a.readForm(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if request.image == "" {
-		return strict.Invalid("/image", "required, but missing")
+		return nil, strict.Invalid("/image", "required, but missing")
 	}
 	if r.URL.Path == variationPath && (request.mask != "" || request.Prompt != "") {
-		return strict.Invalid("/prompt", "neither prompt nor mask is part of a variation; /v1/images/edits takes both")
+		return nil, strict.Invalid("/prompt", "neither prompt nor mask is part of a variation; /v1/images/edits takes both")
 	}
-	return a.pictures(w, r, request, nil)
-}
-
-// pictures submits the job of a request and answers with what it makes. body is that of the
-// request, nil if it was a form.
-func (a *API) pictures(w http.ResponseWriter, r *http.Request, request *imageRequest, body []byte) error {
-	job, err := request.job(r.URL.Path)
+	x, err := request.exchange(r.URL.Path)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if body == nil { // a form: its files are in the input by their digests
-		body, err = json.Marshal(map[string]any{"model": job.Model, "input": job.Input, "seed": request.Seed})
-		if err != nil {
-			return fmt.Errorf("openai: job: %w", err)
-		}
-	}
-	ctx, end, err := a.backend.Hold(w, r)
+	// The files are in the input by their digests.
+	x.print, err = json.Marshal(map[string]any{"model": request.Model, "input": x.Jobs[0].Input, "seed": request.Seed})
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("openai: job: %w", err)
 	}
-	defer end()
-	if job, err = a.backend.Accept(r, body, 0, job); err != nil {
-		return rename(err, imageNames())
-	}
-	w.Header().Set("X-Helicon-Job", job.ID)
-	s := &gallery{api: a, request: request, job: job, origin: origin(r), edit: r.URL.Path != generationPath, answer: w.Header(), send: a.backend.Sender(w)}
-	if request.Stream {
-		err = s.stream(ctx)
-	} else {
-		err = s.whole(ctx)
-	}
-	return rename(a.conclude(ctx, r, []*queue.Job{job}, err), imageNames())
+	return x, nil
 }
 
-// origin is the address under which the client has reached the gateway.
-func origin(r *http.Request) string {
-	scheme := "http"
-	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
-		scheme = "https"
+// exchange makes the job of a request to the route of a path.
+func (r *imageRequest) exchange(path string) (*Exchange, error) {
+	job, err := r.job(path)
+	if err != nil {
+		return nil, err
 	}
-	return scheme + "://" + r.Host
-}
-
-// await returns the job when it has succeeded, else its problem.
-func (s *gallery) await(ctx context.Context) (*queue.Job, error) {
-	ended, err := s.api.await(ctx, s.job.ID)
-	if err == nil && ended.Result == nil {
-		err = fmt.Errorf("openai: job %s: succeeded without a result", s.job.ID)
+	r.edit = path != generationPath
+	x := &Exchange{Jobs: []*queue.Job{job}, whole: r.whole, names: map[string]string{
+		"width": "size", "height": "size", "quality": "output_compression", "effort": "quality", "strength": "input_fidelity",
+	}}
+	if r.Stream {
+		x.stream = r.flow
 	}
-	return ended, err
+	return x, nil
 }

@@ -33,6 +33,11 @@ func pixel(t testing.TB) []byte {
 	return data
 }
 
+// picture is a file with that.
+func picture(t testing.TB) io.Reader {
+	return sdk.File(bytes.NewReader(pixel(t)), "a.png", "image/png")
+}
+
 // paint makes n pictures of a few bytes that say which they are, each in four steps.
 func paint(h *harness.Harness) harness.Work {
 	return func(ctx context.Context, l *queue.Lease) error {
@@ -52,7 +57,7 @@ func paint(h *harness.Harness) harness.Work {
 					return err
 				}
 			}
-			a, err := h.Queue.PutArtifact(ctx, strings.NewReader(fmt.Sprintf("picture %d of %s", k, l.Job.ID)), 1000,
+			a, err := h.Queue.PutArtifact(ctx, queue.DefaultTenant, strings.NewReader(fmt.Sprintf("picture %d of %s", k, l.Job.ID)), 1000,
 				queue.Artifact{MediaType: "image/" + in.Format, Width: 16, Height: 24})
 			if err != nil {
 				return err
@@ -172,7 +177,7 @@ func TestImageStreamOfASecondAttempt(t *testing.T) {
 		if l.Job.Attempts > 1 {
 			return work(ctx, l)
 		}
-		a, err := h.Queue.PutArtifact(ctx, strings.NewReader("picture 0 of "+l.Job.ID), 1000, queue.Artifact{MediaType: "image/png"})
+		a, err := h.Queue.PutArtifact(ctx, queue.DefaultTenant, strings.NewReader("picture 0 of "+l.Job.ID), 1000, queue.Artifact{MediaType: "image/png"})
 		if err != nil {
 			return err
 		}
@@ -214,7 +219,7 @@ func TestImageEdit(t *testing.T) {
 	if job.Task != "image.edit" || in["mask_mode"] != "transparent" || in["strength"] != 0.5 || in["width"] != 256.0 || in["prompt"] != "red" {
 		t.Errorf("job %s %s", job.Task, job.Input)
 	}
-	if about, err := h.Queue.ArtifactInfo(t.Context(), digest); err != nil || about.MediaType != "image/png" || about.Name != "a.png" {
+	if about, err := h.Queue.ArtifactInfo(t.Context(), queue.DefaultTenant, digest); err != nil || about.MediaType != "image/png" || about.Name != "a.png" {
 		t.Errorf("the picture is stored as %+v, %v", about, err)
 	}
 	mask := append(pixel(t), 0) // other bytes, so that they are told apart

@@ -413,7 +413,7 @@ func TestRefused(t *testing.T) {
 		{"empty text to embed", "embeddings", `{"model":"test-model","input":["a",""]}`, 400, "invalid_input", "input", ""},
 		{"encoding", "embeddings", `{"model":"test-model","input":"a","encoding_format":"hex"}`, 400, "invalid_request", "encoding_format", "want float or base64"},
 		{"dimensions", "embeddings", `{"model":"test-model","input":"a","dimensions":0}`, 400, "invalid_input", "dimensions", "at least 1"},
-		{"unknown route", "moderations", `{}`, 404, "not_found", "", "nothing"},
+		{"unknown route", "edits", `{}`, 404, "not_found", "", "nothing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			answer := h.Do(t, "POST", "/v1/"+c.route, c.body)
@@ -438,6 +438,14 @@ func TestRefused(t *testing.T) {
 	}
 	_, err = client(h).Chat.Completions.New(t.Context(), sdk.ChatCompletionNewParams{Model: "gpt-9", Messages: user("hi")})
 	wantError(t, err, 404, "model_not_found", "model")
+}
+
+// TestModerations checks that nothing is called harmless that nobody has looked at.
+func TestModerations(t *testing.T) {
+	t.Parallel()
+	h := harness.Start(t, gateway.Config{})
+	_, err := client(h).Moderations.New(t.Context(), sdk.ModerationNewParams{Input: sdk.ModerationNewParamsInputUnion{OfString: sdk.String("x")}})
+	wantError(t, err, http.StatusNotImplemented, "not_implemented", "")
 }
 
 func TestFailedJob(t *testing.T) {

@@ -2,6 +2,7 @@ package openai
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -121,10 +122,9 @@ type toolCall struct {
 	} `json:"function"`
 }
 
-// call is a request in the terms of the jobs it becomes.
+// call is a request of either route in the terms of the jobs it becomes.
 type call struct {
 	dialect  *dialect
-	body     []byte // of the request
 	task     string
 	model    string
 	seed     uint64
@@ -134,6 +134,48 @@ type call struct {
 	stream   bool
 	usage    bool              // a stream ends with the usage
 	names    map[string]string // of input values whose name in the request differs
+}
+
+// readChat reads a request of POST /v1/chat/completions.
+func readChat(_ context.Context, body []byte) (*Exchange, error) {
+	request := new(chatRequest)
+	if err := strict.Object(body, "", request); err != nil {
+		return nil, err
+	}
+	c, err := request.call()
+	if err != nil {
+		return nil, err
+	}
+	return c.exchange()
+}
+
+// readCompletion reads a request of POST /v1/completions.
+func readCompletion(_ context.Context, body []byte) (*Exchange, error) {
+	request := new(completionRequest)
+	if err := strict.Object(body, "", request); err != nil {
+		return nil, err
+	}
+	c, err := request.call()
+	if err != nil {
+		return nil, err
+	}
+	return c.exchange()
+}
+
+// exchange makes the call's jobs.
+func (c *call) exchange() (*Exchange, error) {
+	x := &Exchange{names: c.names, whole: c.whole}
+	if c.stream {
+		x.stream = c.flow
+	}
+	for _, in := range c.inputs {
+		text, err := json.Marshal(in)
+		if err != nil {
+			return nil, fmt.Errorf("openai: input: %w", err)
+		}
+		x.Jobs = append(x.Jobs, &queue.Job{Task: c.task, Model: c.model, Input: text, Seed: c.seed})
+	}
+	return x, nil
 }
 
 // call checks what both routes have in common and returns the call and the input

@@ -1,101 +1,75 @@
 package openai
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
-	"sync"
-	"time"
 	"unicode/utf8"
 
 	"helicon/queue"
 )
 
-// stream answers with chunks while the jobs write.
-func (a *API) stream(ctx context.Context, w http.ResponseWriter, c *call, jobs []*queue.Job) error {
-	s := &stream{
-		call: c, header: a.header(ctx, c, jobs), answer: w.Header(), send: a.backend.Sender(w),
-		sent: make([]position, len(jobs)*c.n),
-	}
+// flow returns what streams the answer in chunks.
+func (c *call) flow(ctx context.Context, d *delivery, out *events) flow {
+	s := &stream{call: c, header: c.header(ctx, d), out: out, sent: make([]position, len(d.jobs)*c.n)}
 	s.header.Object = c.dialect.chunk
 	if c.usage {
 		s.header.Usage = json.RawMessage("null")
 	}
-	happenings, stop := a.follow(ctx, jobs)
-	defer stop()
-	heartbeat := time.NewTicker(a.backend.Heartbeat())
-	defer heartbeat.Stop()
-	for left := len(jobs); left > 0; {
-		var err error
-		select {
-		case h := <-happenings:
-			if err = h.err; err == nil {
-				err = s.take(h.job, h.event)
-			}
-			if err == nil && h.event.Terminal() {
-				left--
-			}
-			heartbeat.Reset(a.backend.Heartbeat())
-		case <-heartbeat.C:
-			err = s.ping()
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
-		if err != nil {
-			return s.fail(a, err)
-		}
-	}
-	return s.close()
-}
-
-// happening is an event of one of several jobs, or the error that ended its events.
-type happening struct {
-	job   int
-	event *queue.Event
-	err   error
-}
-
-// follow watches all jobs at once. stop must be called and waits for the watchers.
-func (a *API) follow(ctx context.Context, jobs []*queue.Job) (<-chan happening, func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	out := make(chan happening)
-	var watchers sync.WaitGroup
-	for i, job := range jobs {
-		watchers.Go(func() {
-			for e, err := range a.backend.Watch(ctx, job.ID) {
-				select {
-				case out <- happening{i, e, err}:
-				case <-ctx.Done():
-					return
-				}
-			}
-		})
-	}
-	return out, func() {
-		cancel()
-		watchers.Wait()
-	}
+	return s
 }
 
 // position is how far the text of one answer has been sent.
 type position struct{ bytes, characters int }
 
+// behind returns what a delta adds to the text of which so much was sent. A job that runs
+// again writes the same text again, from its beginning: only what is new counts.
+func (p *position) behind(d *queue.Delta) (text string, logprobs []queue.TokenLogprob, err error) {
+	if d.Offset > p.bytes {
+		return "", nil, fmt.Errorf("openai: text is missing from byte %d to %d", p.bytes, d.Offset)
+	}
+	known := p.bytes - d.Offset
+	if known >= len(d.Text) {
+		return "", nil, nil
+	}
+	text, logprobs = d.Text[known:], d.Logprobs
+	for len(logprobs) > 0 && known > 0 { // tokens that lie within what was sent
+		known -= len(logprobs[0].Bytes)
+		logprobs = logprobs[1:]
+	}
+	return text, logprobs, nil
+}
+
+// advance counts a text as sent.
+func (p *position) advance(text string) {
+	p.bytes += len(text)
+	p.characters += utf8.RuneCountInString(text)
+}
+
 // stream is the state of one streamed answer.
 type stream struct {
 	call   *call
 	header completion
-	answer http.Header
-	send   func([]byte) error
-	open   bool
+	out    *events
 	sent   []position // by choice
 	usage  usage
 }
 
-// take passes on what an event of a job adds.
-func (s *stream) take(job int, e *queue.Event) error {
+// open implements flow.
+func (s *stream) open() error {
+	if !s.call.dialect.opens {
+		return nil
+	}
+	for index := range s.sent {
+		if err := s.chunk(s.call.dialect.open(index)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take implements flow.
+func (s *stream) take(_ context.Context, job int, e *queue.Event) error {
 	switch {
 	case e.Type == queue.EventToken && e.Delta != nil:
 		if e.Delta.Choice < 0 || e.Delta.Choice >= s.call.n {
@@ -103,45 +77,26 @@ func (s *stream) take(job int, e *queue.Event) error {
 		}
 		return s.text(job*s.call.n+e.Delta.Choice, e.Delta)
 	case e.Terminal():
-		if err := outcome(e.Job); err != nil {
-			return err
-		}
 		return s.finish(job, e.Job)
 	}
 	return nil
 }
 
-// text sends what a delta adds to a choice. A job that runs again writes the same
-// text again, from its beginning: of that only what was not sent yet goes out.
+// text sends what a delta adds to a choice.
 func (s *stream) text(index int, d *queue.Delta) error {
 	at := &s.sent[index]
-	if d.Offset > at.bytes {
-		return fmt.Errorf("openai: text of answer %d is missing from byte %d to %d", index, at.bytes, d.Offset)
+	text, logprobs, err := at.behind(d)
+	if err != nil || text == "" {
+		return err
 	}
-	known := at.bytes - d.Offset
-	if known >= len(d.Text) {
-		return nil
-	}
-	text := d.Text[known:]
-	var logprobs []queue.TokenLogprob
-	if s.call.logprobs {
-		logprobs = behind(d.Logprobs, known)
+	if !s.call.logprobs {
+		logprobs = nil
 	}
 	if err := s.chunk(s.call.dialect.delta(index, text, logprobs, at.characters)); err != nil {
 		return err
 	}
-	at.bytes += len(text)
-	at.characters += utf8.RuneCountInString(text)
+	at.advance(text)
 	return nil
-}
-
-// behind drops the tokens that lie within the first known bytes.
-func behind(tokens []queue.TokenLogprob, known int) []queue.TokenLogprob {
-	for len(tokens) > 0 && known > 0 {
-		known -= len(tokens[0].Bytes)
-		tokens = tokens[1:]
-	}
-	return tokens
 }
 
 // finish ends the answers of a job, with whatever of their text no event brought.
@@ -170,83 +125,24 @@ func (s *stream) finish(job int, ended *queue.Job) error {
 	return nil
 }
 
-// begin commits the answer to be a stream.
-func (s *stream) begin() error {
-	if s.open {
-		return nil
-	}
-	s.open = true
-	s.answer.Set("Content-Type", "text/event-stream")
-	s.answer.Set("Cache-Control", "no-store")
-	s.answer.Set("X-Accel-Buffering", "no") // for nginx
-	if !s.call.dialect.opens {
-		return nil
-	}
-	for index := range s.sent {
-		if err := s.chunk(s.call.dialect.open(index)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // chunk sends a chunk of one choice.
 func (s *stream) chunk(choice any) error {
-	if err := s.begin(); err != nil {
-		return err
-	}
 	c := s.header
 	c.Choices = []any{choice}
-	return s.event(c)
+	return s.out.event("", c)
 }
 
-func (s *stream) event(value any) error {
-	text, err := encode(value)
-	if err != nil {
-		return err
-	}
-	var out bytes.Buffer
-	fmt.Fprintf(&out, "data: %s\n", text)
-	return s.write(out.Bytes())
-}
+// fail implements flow.
+func (s *stream) fail(e *Error) error { return s.out.event("", ErrorBody{e}) }
 
-func (s *stream) write(b []byte) error {
-	if err := s.send(b); err != nil {
-		return &sentError{err}
-	}
-	return nil
-}
-
-// ping keeps a silent connection open.
-func (s *stream) ping() error {
-	if err := s.begin(); err != nil {
-		return err
-	}
-	return s.write([]byte(": ping\n\n"))
-}
-
-// fail tells an error within the stream if it has begun; else the route answers
-// with it. Either way the jobs are not done.
-func (s *stream) fail(a *API, err error) error {
-	var sent *sentError
-	if !s.open || errors.As(err, &sent) {
-		return err
-	}
-	status, problem := a.backend.Explain(err)
-	if failed := s.event(ErrorBody{NewError(status, problem)}); failed != nil {
-		return failed
-	}
-	return &sentError{err}
-}
-
-// close ends a stream whose jobs have all succeeded.
+// close implements flow.
 func (s *stream) close() error {
 	if s.call.usage {
 		c := s.header
 		c.Usage = s.usage
-		if err := s.event(c); err != nil {
+		if err := s.out.event("", c); err != nil {
 			return err
 		}
 	}
-	return s.write([]byte("data: [DONE]\n\n"))
+	return s.out.write([]byte("data: [DONE]\n\n"))
 }

@@ -32,9 +32,18 @@ const maxDepth = 64
 var ErrSlow = queue.Problemf("request_timeout", "The body did not arrive in time.")
 
 // Read reads the JSON body of a request into the struct that into points to and
-// returns the body's bytes. The errors are *queue.Problem, and those of the body
-// (*http.MaxBytesError among them).
+// returns the body's bytes. The errors are those of Body and Object.
 func Read(r *http.Request, into any) ([]byte, error) {
+	body, err := Body(r)
+	if err != nil {
+		return nil, err
+	}
+	return body, Object(body, "", into)
+}
+
+// Body reads the body of a request, which has to be one JSON value. The errors are
+// *queue.Problem, and those of reading (*http.MaxBytesError among them).
+func Body(r *http.Request) ([]byte, error) {
 	if declared := r.Header.Get("Content-Type"); declared != "" {
 		media, _, err := mime.ParseMediaType(declared)
 		if err != nil || media != "application/json" && !strings.HasSuffix(media, "+json") {
@@ -52,10 +61,7 @@ func Read(r *http.Request, into any) ([]byte, error) {
 		}
 		return nil, queue.Problemf("invalid_request", "The body ended before it was complete.")
 	}
-	if err := Check(body); err != nil {
-		return nil, err
-	}
-	return body, Object(body, "", into)
+	return body, Check(body)
 }
 
 // Check reports what is wrong with a JSON text as a *queue.Problem, or nil.
@@ -250,8 +256,8 @@ func Invalid(pointer, format string, args ...any) *queue.Problem {
 	}
 }
 
-// collect finds the fields of a struct, those of embedded structs included, by the
-// names of their members.
+// collect finds the fields of a struct that have a member's name, by that name, those of
+// embedded structs included.
 func collect(v reflect.Value, fields map[string]reflect.Value) {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
@@ -259,8 +265,9 @@ func collect(v reflect.Value, fields map[string]reflect.Value) {
 			collect(v.Field(i), fields)
 			continue
 		}
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		fields[name] = v.Field(i)
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && f.IsExported() {
+			fields[name] = v.Field(i)
+		}
 	}
 }
 

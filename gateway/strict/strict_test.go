@@ -27,6 +27,8 @@ type target struct {
 	Inner *inner          `json:"inner"`
 	At    *time.Time      `json:"at"`
 	Any   json.RawMessage `json:"any"`
+
+	own string // no member has its name
 }
 
 func TestObject(t *testing.T) {
@@ -36,7 +38,7 @@ func TestObject(t *testing.T) {
 		t.Fatal(err)
 	}
 	size, at := 3, time.Date(2030, 1, 31, 12, 0, 0, 0, time.UTC)
-	want := target{embedded{&size}, true, []string{"a"}, &inner{"x"}, &at, json.RawMessage("[1]")}
+	want := target{embedded{&size}, true, []string{"a"}, &inner{"x"}, &at, json.RawMessage("[1]"), ""}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
@@ -58,6 +60,8 @@ func TestObjectRefuses(t *testing.T) {
 		{`{"at":"now"}`, "/at/at", "want a time such as 2030-01-31T12:00:00Z"},
 		{`{"a/b~":1}`, "/at/a~1b~0", "unknown member; the known ones are any, at, inner, on, size, tags"},
 		{`{"Size":1}`, "/at/Size", "unknown member; the known ones are any, at, inner, on, size, tags"},
+		{`{"":1}`, "/at/", "unknown member; the known ones are any, at, inner, on, size, tags"},
+		{`{"own":1}`, "/at/own", "unknown member; the known ones are any, at, inner, on, size, tags"},
 		{`null`, "/at", "want an object"},
 	} {
 		var problem *queue.Problem

@@ -43,8 +43,8 @@ var schemas embed.FS
 
 // Artifacts is where pictures that jobs name are read from; a *queue.Queue is it.
 type Artifacts interface {
-	// Artifact opens stored bytes; queue.ErrNoArtifact if there are none.
-	Artifact(ctx context.Context, digest string) (queue.Artifact, io.ReadSeekCloser, error)
+	// Artifact opens what a tenant has stored; queue.ErrNoArtifact if there is nothing.
+	Artifact(ctx context.Context, tenant, digest string) (queue.Artifact, io.ReadSeekCloser, error)
 }
 
 // Config describes a Generator. Hub, Memory and Artifacts are required.

@@ -109,7 +109,7 @@ func upload(t testing.TB, q *queue.Queue, p *image.NRGBA, o media.EncodeOptions)
 	if err := media.Encode(&file, p, o); err != nil {
 		t.Fatal(err)
 	}
-	a, err := q.PutArtifact(t.Context(), &file, 1<<24, queue.Artifact{MediaType: "image/png"})
+	a, err := q.PutArtifact(t.Context(), queue.DefaultTenant, &file, 1<<24, queue.Artifact{MediaType: "image/png"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func upload(t testing.TB, q *queue.Queue, p *image.NRGBA, o media.EncodeOptions)
 // fetch reads a stored picture.
 func fetch(t testing.TB, q *queue.Queue, a queue.Artifact) (*image.NRGBA, *media.Info, []byte) {
 	t.Helper()
-	_, file, err := q.Artifact(t.Context(), a.SHA256)
+	_, file, err := q.Artifact(t.Context(), queue.DefaultTenant, a.SHA256)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func (r *recorder) Delta(queue.Delta) {}
 func (r *recorder) Preview(url string) { r.previews = append(r.previews, url) }
 
 func (r *recorder) Artifact(ctx context.Context, in io.ReadSeeker, about queue.Artifact) (queue.Artifact, error) {
-	return r.queue.PutArtifact(ctx, in, 1<<30, about)
+	return r.queue.PutArtifact(ctx, queue.DefaultTenant, in, 1<<30, about)
 }
 
 func jobOf(t testing.TB, task, model string, input object) *queue.Job {
@@ -168,7 +168,7 @@ func jobOf(t testing.TB, task, model string, input object) *queue.Job {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &queue.Job{ID: queue.NewID(), Task: task, Model: model, Input: body, Seed: 7}
+	return &queue.Job{ID: queue.NewID(), Tenant: queue.DefaultTenant, Task: task, Model: model, Input: body, Seed: 7}
 }
 
 // generate runs a job that must succeed, and whose estimate must not fail either.
@@ -419,7 +419,7 @@ func TestRefusals(t *testing.T) {
 	from := upload(t, q, gradient(16, 16), media.EncodeOptions{})
 	small := upload(t, q, gradient(8, 8), media.EncodeOptions{})
 	black := image.NewNRGBA(image.Rect(0, 0, 16, 16))
-	a, err := q.PutArtifact(t.Context(), strings.NewReader("no picture at all"), 100, queue.Artifact{MediaType: "image/png"})
+	a, err := q.PutArtifact(t.Context(), queue.DefaultTenant, strings.NewReader("no picture at all"), 100, queue.Artifact{MediaType: "image/png"})
 	if err != nil {
 		t.Fatal(err)
 	}

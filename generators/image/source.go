@@ -45,7 +45,7 @@ func (s *studio) source(ctx context.Context) (*picture, error) {
 
 // read reads a stored picture, which the job names at pointer.
 func (s *studio) read(ctx context.Context, digest, pointer string) (*picture, error) {
-	stored, file, err := s.artifacts.Artifact(ctx, digest)
+	stored, file, err := s.artifacts.Artifact(ctx, s.job.Tenant, digest)
 	if errors.Is(err, queue.ErrNoArtifact) {
 		return nil, &queue.Problem{
 			Code: "input_missing", Detail: fmt.Sprintf("There is no file with the SHA-256 %s; upload it first.", digest),

@@ -200,7 +200,7 @@ func (b *Batcher) serve(ctx context.Context, t *task, stop context.CancelCauseFu
 		select {
 		case turn := <-t.turns:
 			if err = turn.err; err == nil && ctx.Err() == nil {
-				more, err = t.choose(turn.logits, b.model.config.Vocab)
+				more, err = t.choose(ctx, turn.logits, b.model.config.Vocab)
 			}
 		case <-ctx.Done():
 		}
@@ -273,8 +273,8 @@ type turn struct {
 }
 
 // choose has the next tokens chosen: one, and another one for each that was proposed
-// and has turned out right.
-func (t *task) choose(logits []float32, vocab int) (more bool, err error) {
+// and has turned out right, until ctx ends.
+func (t *task) choose(ctx context.Context, logits []float32, vocab int) (more bool, err error) {
 	t.chosen = t.chosen[:0]
 	for i := 0; ; i++ {
 		id, more := t.next(logits[i*vocab:][:vocab:vocab])
@@ -285,7 +285,7 @@ func (t *task) choose(logits []float32, vocab int) (more bool, err error) {
 		if t.left--; !more || t.left == 0 {
 			return false, nil
 		}
-		if i == len(t.proposed) || t.proposed[i] != id {
+		if i == len(t.proposed) || t.proposed[i] != id || ctx.Err() != nil {
 			return true, nil
 		}
 	}

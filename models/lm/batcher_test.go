@@ -256,13 +256,13 @@ func TestBatchErrors(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	count := 0
 	err := b.Generate(ctx, []int{2}, 1000, func([]float32) (int, bool) {
-		if count++; count == 5 {
+		if count++; count == 50 { // many are proposed by then, and right
 			cancel(reason)
 		}
 		return 3, true
 	})
-	if !errors.Is(err, reason) || count != 5 {
-		t.Errorf("error %v after %d tokens, want %v after 5", err, count, reason)
+	if !errors.Is(err, reason) || count != 50 {
+		t.Errorf("error %v after %d tokens, want %v after 50", err, count, reason)
 	}
 	group.Wait()
 }

@@ -52,10 +52,11 @@ type Config struct {
 	// What is embedded: the time, and things beside it.
 	FlipSinToCos    bool    `json:"flip_sin_to_cos"`
 	FreqShift       float64 `json:"freq_shift"`
-	TimeDim         int     `json:"time_embedding_dim"`      // 0: four times the first of BlockOut
-	TimeCondDim     int     `json:"time_cond_proj_dim"`      // of LCM's guidance embedding; 0: none
-	AddedType       string  `json:"addition_embed_type"`     // "" or "text_time"
-	AddedTimeDim    int     `json:"addition_time_embed_dim"` // of each of the TimeIDs
+	TimeDim         int     `json:"time_embedding_dim"`            // 0: four times the first of BlockOut
+	TimeCondDim     int     `json:"time_cond_proj_dim"`            // of LCM's guidance embedding; 0: none
+	AddedType       string  `json:"addition_embed_type"`           // "", "text" or "text_time"
+	AddedHeads      int     `json:"addition_embed_type_num_heads"` // of text
+	AddedTimeDim    int     `json:"addition_time_embed_dim"`       // of each of the TimeIDs
 	ProjectionInput int     `json:"projection_class_embeddings_input_dim"`
 	ClassType       string  `json:"class_embed_type"` // "", "timestep" or "projection"
 	NumClasses      int     `json:"num_class_embeds"` // 0: none, unless ClassType says so
@@ -100,7 +101,7 @@ func defaults(class string) (Config, bool) {
 		DownBlocks: []string{crossDown, crossDown, crossDown, plainDown}, MidBlock: &mid,
 		UpBlocks: []string{plainUp, crossUp, crossUp, crossUp},
 		Act:      "silu", Groups: 32, NormEps: 1e-5, DownPadding: 1, TimeScaleShift: "default",
-		HeadDim: ints{8}, CrossAttention: ints{1280}, TransformerLayers: ints{1}, OnlyCross: bools{false}, FlipSinToCos: true,
+		HeadDim: ints{8}, CrossAttention: ints{1280}, AddedHeads: 64, TransformerLayers: ints{1}, OnlyCross: bools{false}, FlipSinToCos: true,
 	}
 	switch class {
 	case Conditional:
@@ -243,6 +244,10 @@ func (c *Config) validateEmbeddings() error {
 	}
 	switch c.AddedType {
 	case "":
+	case "text":
+		if !c.Conditioned() || c.AddedHeads <= 0 || c.ContextDim()%c.AddedHeads != 0 {
+			return fmt.Errorf("addition_embed_type text of %d heads: %w", c.AddedHeads, ErrUnsupported)
+		}
 	case "text_time":
 		if c.AddedTimeDim == 0 || c.pooled() <= 0 {
 			return fmt.Errorf("addition_embed_type text_time of %d, %d inputs: %w", c.AddedTimeDim, c.ProjectionInput, ErrUnsupported)
@@ -297,6 +302,9 @@ const timeIDs = 6
 
 // pooled returns the size of the pooled text embedding that text_time takes.
 func (c *Config) pooled() int { return c.ProjectionInput - timeIDs*c.AddedTimeDim }
+
+// PoolsText reports whether the network adds a vector of the context to the time.
+func (c *Config) PoolsText() bool { return c.AddedType == "text" }
 
 // AddedText reports whether the network takes a pooled text embedding and sizes, as SDXL.
 func (c *Config) AddedText() bool { return c.AddedType == "text_time" }

@@ -16,6 +16,7 @@ type embeddings struct {
 	guidance  nn.Linear    // LCM's, of no rows if there is none
 	sizes     nn.Timesteps // of text_time
 	added     mlp          // of text_time
+	pool      textPool     // of text
 	classes   nn.Embedding // of class numbers
 	classMLP  mlp          // of class_embed_type
 	classType string       // "", "table", "timestep" or "projection"
@@ -49,6 +50,9 @@ func (l *loader) embeddings(s *weights.Store) embeddings {
 	}
 	if c.AddedText() {
 		m.added = l.mlp(s.Sub("add_embedding"), c.ProjectionInput)
+	}
+	if c.PoolsText() {
+		m.pool = l.textPool(s.Sub("add_embedding"))
 	}
 	switch {
 	case c.ClassType == "timestep":
@@ -129,6 +133,9 @@ func (m *encoder) Condition(e *tensor.Exec, s *State, c Conditioning) error {
 	}
 	clear(s.added)
 	m.embeddings.addText(e, s, c)
+	if m.config.PoolsText() {
+		m.embeddings.pool.add(e, s, c.Context)
+	}
 	if err := m.embeddings.addClasses(e, s, c.Classes); err != nil {
 		return err
 	}

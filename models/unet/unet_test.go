@@ -93,6 +93,16 @@ func sheetOf(c Config) sheet {
 	if c.TimeCondDim > 0 {
 		s["time_embedding.cond_proj.weight"] = []int{first, c.TimeCondDim}
 	}
+	if c.PoolsText() {
+		from := c.ContextDim()
+		s.layer("add_embedding.norm1", from)
+		s["add_embedding.pool.positional_embedding"] = []int{1, from}
+		for _, name := range []string{"q_proj", "k_proj", "v_proj"} {
+			s.layer("add_embedding.pool."+name, from, from)
+		}
+		s.layer("add_embedding.proj", d, from)
+		s.layer("add_embedding.norm2", d)
+	}
 	switch {
 	case c.ClassType == "timestep":
 		mlp("class_embedding", first)
@@ -245,6 +255,7 @@ func TestForms(t *testing.T) {
 	for name, fields := range map[string]string{
 		"inpainting":       `, "in_channels": 9`,
 		"lcm":              `, "time_cond_proj_dim": 12`,
+		"pooled text":      `, "addition_embed_type": "text", "addition_embed_type_num_heads": 4`,
 		"classes":          `, "num_class_embeds": 10`,
 		"noise level":      `, "class_embed_type": "timestep"`,
 		"projection":       `, "class_embed_type": "projection", "projection_class_embeddings_input_dim": 20`,
@@ -383,6 +394,7 @@ func TestUnsuitableConfig(t *testing.T) {
 		"scale":            `, "mid_block_scale_factor": 1.4`,
 		"added":            `, "addition_embed_type": "image"`,
 		"added sizes":      `, "addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 48`,
+		"pooling heads":    `, "addition_embed_type": "text"`,
 		"two contexts":     `, "cross_attention_dim": [24, 32], "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"]`,
 		"layers":           `, "layers_per_block": 100000`,
 		"frequency shift":  `, "freq_shift": 8`,

@@ -1,5 +1,7 @@
 // The gateway's HTTP API: requests, answers, and problems (RFC 9457) as errors.
 
+import { session } from './session.js';
+
 /** An error that the gateway explained. `errors` is a list of {pointer, detail}. */
 export class Problem extends Error {
   constructor({ title, status = 0, detail, code = 'unknown', errors = [] }) {
@@ -21,6 +23,7 @@ export class Unreachable extends Error {
 
 /** Returns the problem that an unsuccessful response states. */
 export async function problemOf(response) {
+  if (response.status === 401) session.lock();
   try {
     return new Problem({ ...(await response.json()), status: response.status });
   } catch {
@@ -52,6 +55,15 @@ export const jobPath = (id, verb) => `/v1/jobs/${encodeURIComponent(id)}${verb ?
 
 /** Path of an artifact's bytes. */
 export const artifactPath = (sha256) => `/v1/artifacts/${encodeURIComponent(sha256)}`;
+
+/** Whose key the browser sends: {tenant, key_required, …}. */
+export const whoami = () => request('GET', '/v1/session');
+
+/** Has the browser keep a key, and returns whose it is. */
+export const login = (key) => request('POST', '/v1/session', { body: { key } });
+
+/** Has the browser forget the key. */
+export const logout = () => request('DELETE', '/v1/session');
 
 export const tasks = async () => (await request('GET', '/v1/tasks')).data;
 export const models = async () => (await request('GET', '/v1/models')).data;

@@ -7,6 +7,7 @@
 import * as api from './api.js';
 import { connection } from './connection.js';
 import { EventStream } from './events.js';
+import { session } from './session.js';
 
 // Tasks in the order in which people look for them; others follow as the server lists them.
 const order = ['text.complete', 'text.chat', 'image.generate', 'image.edit', 'image.inpaint', 'image.variation', 'image.upscale'];
@@ -38,6 +39,10 @@ class Store extends EventTarget {
       onEnd: () => connection.restore(stream),
     });
     stream.open();
+    session.addEventListener('opened', () => { // it ended when the server asked for a key
+      if (!document.hidden) stream.open();
+      this.readCatalog();
+    });
     // A browser opens six connections to a server at most, so pages in the
     // background leave theirs to the one in front and catch up when seen again.
     document.addEventListener('visibilitychange', () => {

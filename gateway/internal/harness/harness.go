@@ -22,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"helicon/gateway"
+	"helicon/gateway/catalog"
 	"helicon/queue"
 )
 
@@ -30,6 +31,7 @@ type Harness struct {
 	URL     string
 	Queue   *queue.Queue
 	Gateway *gateway.Gateway
+	Catalog *catalog.Catalog
 	Client  *http.Client
 	Stop    func() error // ends the gateway and returns what Serve returned
 
@@ -49,11 +51,14 @@ func Start(t testing.TB, config gateway.Config) *Harness {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
-	q, err := queue.Open(t.Context(), conn, queue.Options{AckWait: time.Second})
+	q, err := queue.Open(t.Context(), conn, queue.Options{AckWait: time.Second, WorkerTTL: time.Hour}) // its workers say once that they live
 	if err != nil {
 		t.Fatal(err)
 	}
 	config.Queue = q
+	if config.Catalog == nil {
+		config.Catalog = openCatalog(t, q)
+	}
 	g, err := gateway.New(config)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +67,7 @@ func Start(t testing.TB, config gateway.Config) *Harness {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &Harness{URL: "http://" + listener.Addr().String(), Queue: q, Gateway: g, conn: conn}
+	h := &Harness{URL: "http://" + listener.Addr().String(), Queue: q, Gateway: g, Catalog: config.Catalog, conn: conn}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(ctx, listener) }()
@@ -84,6 +89,26 @@ func Start(t testing.TB, config gateway.Config) *Harness {
 		}
 	})
 	return h
+}
+
+// openCatalog opens a catalog in a file of its own, which follows the queue until the test
+// ends.
+func openCatalog(t testing.TB, q *queue.Queue) *catalog.Catalog {
+	t.Helper()
+	c, err := catalog.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "catalog.db"), catalog.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	followed := make(chan error, 1)
+	go func() { followed <- c.Follow(ctx, q) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-followed, c.Close()); err != nil {
+			t.Errorf("catalog: %v", err)
+		}
+	})
+	return c
 }
 
 // Disconnect cuts the gateway off from the message server for good.

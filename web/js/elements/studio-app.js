@@ -1,11 +1,13 @@
 // <studio-app>: the page as a whole: header, stage, composer, jobs, and the routes
 // between them. Routes: #/new/<task> begins something, #/jobs/<id> shows a job.
 
+import { logout } from '../api.js';
 import { conversation } from '../chat.js';
 import { button, h, icon } from '../dom.js';
 import { examplesFor } from '../examples.js';
 import { language, speak, t, tOr } from '../i18n.js';
 import { recall, remember } from '../settings.js';
+import { session } from '../session.js';
 import { store } from '../store.js';
 import { ended } from '../watch.js';
 import './chat-view.js';
@@ -46,6 +48,8 @@ class StudioApp extends View {
     this.listen(window, 'hashchange', () => this.#navigate());
     this.listen(narrow, 'change', () => this.#dock());
     this.listen(store, 'catalog', () => this.#catalogChanged());
+    this.listen(session, 'known', () => this.#drawExit());
+    this.listen(session, 'opened', () => this.#navigate());
     this.listen(this, 'submitted', ({ detail }) => this.#submitted(detail.job));
     this.listen(this, 'running', ({ detail }) => { this.composer.running = detail.job; });
     this.listen(this, 'shown', ({ detail }) => this.#shown(detail.job));
@@ -66,6 +70,8 @@ class StudioApp extends View {
   #header() {
     const other = language() === 'zh' ? 'en' : 'zh';
     const skip = (event) => { event.preventDefault(); this.composer.focusPrompt(); };
+    this.exit = button({ icon: 'exit', kind: 'quiet', onClick: async () => { await logout(); location.reload(); } });
+    this.#drawExit();
     return h('header', { class: 'top' },
       h('a', { class: 'skip', href: '#prompt', on: { click: skip } }, t('app.skip')),
       h('a', { class: 'brand', href: '#/', 'aria-label': t('app.name') },
@@ -75,7 +81,16 @@ class StudioApp extends View {
         icon: 'globe', label: t('app.language'), title: t('app.language.title'), lang: other, kind: 'quiet language',
         onClick: () => { speak(other); this.replaceWith(h('studio-app')); },
       }),
+      this.exit,
       button({ icon: 'jobs', title: t('jobs.open'), kind: 'quiet narrow-only', onClick: () => { this.#dock(); this.aside.togglePopover(); } }));
+  }
+
+  // Where no key is wanted there is nothing to leave.
+  #drawExit() {
+    const title = t('key.exit', { tenant: session.tenant });
+    this.exit.hidden = !session.keyed;
+    this.exit.title = title;
+    this.exit.setAttribute('aria-label', title);
   }
 
   // On a narrow screen the jobs are a drawer over the page.

@@ -11,6 +11,12 @@ export const en = {
   'app.noworker.detail': 'The server is up, but nothing that can generate has announced itself yet. This page looks again every two seconds.',
   'app.home': 'Start something new',
 
+  'key.title': 'This server asks for a key',
+  'key.detail': 'Whoever runs it makes keys with helicon keys create. Yours stays in this browser until you sign out.',
+  'key.label': 'Key',
+  'key.enter': 'Continue',
+  'key.exit': 'Sign out of {tenant}',
+
   'lost.title': 'Reconnecting…',
   'lost.detail': 'The connection to the server is lost. What you see stays, and goes on where it stopped.',
   'lost.now': 'Try now',

@@ -11,6 +11,12 @@ export const zh = {
   'app.noworker.detail': '服务器已启动，但还没有可用于生成的工作进程。本页每两秒检查一次。',
   'app.home': '开始新的创作',
 
+  'key.title': '此服务器需要密钥',
+  'key.detail': '服务器管理员用 helicon keys create 创建密钥。密钥保存在此浏览器中，直到你退出登录。',
+  'key.label': '密钥',
+  'key.enter': '继续',
+  'key.exit': '退出 {tenant}',
+
   'lost.title': '正在重新连接…',
   'lost.detail': '与服务器的连接已断开。已显示的内容会保留，并从中断处继续。',
   'lost.now': '立即重试',
