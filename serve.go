@@ -37,7 +37,7 @@ type queueFlags struct {
 	NatsListen  string        `help:"Let workers in other processes reach the embedded queue here; they need the token in its directory." placeholder:"HOST:PORT"`
 	Sync        bool          `help:"Write every accepted job through to the disk before it is acknowledged, so that it survives power loss." default:"true" negatable:""`
 	MaxStore    byteSize      `help:"Disk space for the embedded queue; 0 is no limit but the disk's." default:"0"`
-	Replicas    int           `help:"Copies of every stream in a NATS cluster; 0 means 3 with several servers and 1 otherwise." default:"0"`
+	Replicas    int           `help:"Copies of every stream in a NATS cluster; 0 means 3 with several servers, and otherwise what there is." default:"0"`
 	Retention   time.Duration `help:"How long the record of a job is kept." default:"168h"`
 	MaxAttempts int           `help:"How often a job is begun before it fails for good." default:"5"`
 	storeFlags
@@ -130,7 +130,7 @@ func (f queueFlags) replicas() int {
 	case len(f.Nats) > 1:
 		return 3
 	}
-	return 1
+	return 0
 }
 
 // token is the given one, or the one that an embedded server of this user has left

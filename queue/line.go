@@ -40,6 +40,9 @@ func parseLine(s, separator string) (line, bool) {
 	return line{parts[0], Priority(parts[1]), parts[2]}, true
 }
 
+// answerTimeout is how long an answer about a line is waited for.
+const answerTimeout = 5 * time.Second
+
 const (
 	// lineTrust is how long a process that submits relies on a line that it has opened.
 	lineTrust = 5 * time.Minute
@@ -52,6 +55,10 @@ const (
 // openLine creates a line if it is missing. One that is there is only read: an update,
 // even to what it is, writes to the server's disk.
 func (q *Queue) openLine(ctx context.Context, l line) (jetstream.Consumer, error) {
+	// Reading one waits for an answer as long as the context lasts, and a server that went
+	// away meanwhile never answers.
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	c, err := q.jobs.Consumer(ctx, l.name())
 	if err == nil && c.CachedInfo().Config.AckWait == q.opts.AckWait {
 		return c, nil

@@ -41,7 +41,7 @@ const (
 
 // Options tune the topology. The zero value is usable.
 type Options struct {
-	Replicas    int           // copies of every stream in a cluster; default 1
+	Replicas    int           // copies of every stream in a cluster; 0 leaves them as they are, and makes new ones with 1
 	AckWait     time.Duration // a lease without heartbeat lasts so long; default 10 s
 	MaxAttempts int           // runs a job may begin before it fails for good; default 5
 	Retention   time.Duration // how long an event is kept; a job that lives longer keeps its request; default 7 days
@@ -54,9 +54,6 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	if o.Replicas == 0 {
-		o.Replicas = 1
-	}
 	if o.AckWait == 0 {
 		o.AckWait = 10 * time.Second
 	}
@@ -121,12 +118,30 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Queue, error) {
 		opts: opts.withDefaults(), nc: nc, js: js,
 		accepting: &committer{nc: nc, js: js}, recording: &committer{nc: nc, js: js},
 	}
-	for _, open := range []func(context.Context) error{q.openStreams, q.openBuckets} {
+	for _, open := range []func(context.Context) error{q.adoptReplicas, q.openStreams, q.openBuckets} {
 		if err := open(ctx); err != nil {
 			return nil, fmt.Errorf("queue: open: %w", q.explain(err))
 		}
 	}
 	return q, nil
+}
+
+// adoptReplicas settles on the copies that there are, if none are asked for: who knows one
+// server of a cluster by name must not leave the others without their copies.
+func (q *Queue) adoptReplicas(ctx context.Context) error {
+	if q.opts.Replicas > 0 {
+		return nil
+	}
+	q.opts.Replicas = 1
+	stream, err := q.js.Stream(ctx, jobsStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", jobsStream, err)
+	}
+	q.opts.Replicas = max(1, stream.CachedInfo().Config.Replicas)
+	return nil
 }
 
 func (q *Queue) openStreams(ctx context.Context) (err error) {
@@ -252,7 +267,8 @@ func (q *Queue) explain(err error) error {
 		return fmt.Errorf("%w: %w", ErrTooLarge, err)
 	case q.connected() != nil, errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrNoResponders),
 		errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrTimeout),
-		errors.Is(err, context.DeadlineExceeded): // the answer did not come in time
+		errors.Is(err, context.DeadlineExceeded), // the answer did not come in time
+		api != nil && (api.ErrorCode == temporarilyUnavailable || api.ErrorCode == jetstream.JSErrCodeStreamNameInUse): // a cluster settles in
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err
@@ -260,7 +276,8 @@ func (q *Queue) explain(err error) error {
 
 // Error codes of nats-server (server/errors.json) that nats.go does not name.
 const (
-	insufficientResources jetstream.ErrorCode = 10023
-	storageExceeded       jetstream.ErrorCode = 10047
-	streamStoreFailed     jetstream.ErrorCode = 10077
+	temporarilyUnavailable jetstream.ErrorCode = 10008
+	insufficientResources  jetstream.ErrorCode = 10023
+	storageExceeded        jetstream.ErrorCode = 10047
+	streamStoreFailed      jetstream.ErrorCode = 10077
 )

@@ -54,9 +54,6 @@ func New(c Config) (*Coordinator, error) {
 // awayPause is the time between attempts to lease a batch while that fails.
 const awayPause = time.Second
 
-// errStopping ends the batches that a coordinator runs when it is told to stop.
-var errStopping = errors.New("batch: the coordinator stops")
-
 // Run leases and runs batches until ctx ends. Then it hands them back and returns.
 func (c *Coordinator) Run(ctx context.Context) error {
 	source, err := c.queue.NewSource(ctx, c.name, "batch")

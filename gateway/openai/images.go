@@ -170,11 +170,6 @@ func whole(p *int) int {
 	return *p
 }
 
-// imageNames are the request's own names for the task's.
-func imageNames() map[string]string {
-	return map[string]string{"width": "size", "height": "size", "quality": "output_compression", "effort": "quality", "strength": "input_fidelity"}
-}
-
 // readGeneration reads a request of POST /v1/images/generations.
 func readGeneration(_ context.Context, body []byte) (*Exchange, error) {
 	request := new(imageRequest)
