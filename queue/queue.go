@@ -193,23 +193,29 @@ func (q *Queue) openBuckets(ctx context.Context) error {
 	for _, b := range buckets {
 		b.config.Storage = jetstream.FileStorage
 		b.config.Replicas = q.opts.Replicas
-		kv, err := q.js.CreateOrUpdateKeyValue(ctx, b.config)
+		if _, err := q.js.CreateOrUpdateKeyValue(ctx, b.config); err != nil {
+			return fmt.Errorf("bucket %s: %w", b.config.Bucket, err)
+		}
+		stream, err := q.askLeader(ctx, "KV_"+b.config.Bucket)
 		if err != nil {
 			return fmt.Errorf("bucket %s: %w", b.config.Bucket, err)
 		}
-		stream, err := q.js.Stream(ctx, "KV_"+b.config.Bucket)
+		kv, err := q.js.KeyValue(ctx, b.config.Bucket)
 		if err != nil {
 			return fmt.Errorf("bucket %s: %w", b.config.Bucket, err)
 		}
 		*b.to = bucket{kv, stream}
 	}
-	objects, err := q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
+	if _, err := q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
 		Bucket: objectBucket, Storage: jetstream.FileStorage, Replicas: q.opts.Replicas,
-	})
+	}); err != nil {
+		return fmt.Errorf("bucket %s: %w", objectBucket, err)
+	}
+	stream, err := q.askLeader(ctx, "OBJ_"+objectBucket)
 	if err != nil {
 		return fmt.Errorf("bucket %s: %w", objectBucket, err)
 	}
-	stream, err := q.js.Stream(ctx, "OBJ_"+objectBucket)
+	objects, err := q.js.ObjectStore(ctx, objectBucket)
 	if err != nil {
 		return fmt.Errorf("bucket %s: %w", objectBucket, err)
 	}
@@ -217,6 +223,22 @@ func (q *Queue) openBuckets(ctx context.Context) error {
 		q.artifacts = &objectStore{q, objects, stream}
 	}
 	return nil
+}
+
+// askLeader has the stream of a bucket answered for by its leader alone. Otherwise any copy
+// answers, even one that does not have yet what another has acknowledged: what one gateway
+// stored, the next would not find.
+func (q *Queue) askLeader(ctx context.Context, name string) (jetstream.Stream, error) {
+	stream, err := q.js.Stream(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	config := stream.CachedInfo().Config
+	if q.opts.Replicas == 1 || !config.AllowDirect {
+		return stream, nil
+	}
+	config.AllowDirect = false
+	return q.js.UpdateStream(ctx, config)
 }
 
 // Ready reports whether the message server can be reached, has room, and answers for

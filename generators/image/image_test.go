@@ -286,7 +286,7 @@ func TestSameFileFromItsRecord(t *testing.T) {
 			if r == nil {
 				t.Fatalf("%s: no record", job.Task)
 			}
-			again, _, _ := generate(t, q, two, &queue.Job{ID: queue.NewID(), Task: r.Task, Model: r.Model, Seed: r.Seed, Input: r.Input})
+			again, _, _ := generate(t, q, two, &queue.Job{ID: queue.NewID(), Tenant: queue.DefaultTenant, Task: r.Task, Model: r.Model, Seed: r.Seed, Input: r.Input})
 			if _, _, second := fetch(t, q, again.Artifacts[0]); !bytes.Equal(file, second) {
 				t.Errorf("%s: the file made by %s is another one", job.Task, r.Input)
 			}

@@ -71,6 +71,7 @@ class Book:
         with open(os.path.join(folder, "textures.json"), encoding="utf-8") as file:
             self.textures = json.load(file)
         self.held = held
+        self.chinese_share, self.keyword_share = 0.3, 0.12  # of the prompts
         usable = [entry for entry in self.entries if entry["held"] == held]
         self.sticker_entries = [entry for entry in usable if entry["kind"] == "sticker"]
         self.tile_entries = [entry for entry in usable if entry["kind"] == "tile"]
@@ -250,13 +251,13 @@ class Book:
     def prompt(self, spec, wording):
         """A prompt for spec; wording seeds the choice of words."""
         draw = random.Random(f"prompt {wording}")
-        chinese = draw.random() < 0.3 and all(thing["entry"]["zh"] for thing in spec["things"])
+        chinese = draw.random() < self.chinese_share and all(thing["entry"]["zh"] for thing in spec["things"])
         return self.chinese(spec, draw) if chinese else self.english(spec, draw)
 
     def english(self, spec, draw):
         def noun(thing):
             entry, name = thing["entry"], thing["entry"]["name"]
-            if entry["keywords"] and draw.random() < 0.12:
+            if entry["keywords"] and draw.random() < self.keyword_share:
                 return ", ".join(draw.sample(entry["keywords"], min(len(entry["keywords"]), draw.randint(2, 3))))
             return name
 
@@ -322,7 +323,7 @@ class Book:
     def chinese(self, spec, draw):
         def noun(thing):
             entry = thing["entry"]
-            if entry["keywords_zh"] and draw.random() < 0.12:
+            if entry["keywords_zh"] and draw.random() < self.keyword_share:
                 return draw.choice(entry["keywords_zh"])
             return entry["zh"]
 

@@ -12,15 +12,21 @@ import numpy
 import torch
 
 import compose
+import narrow
 import tokenizer
 
 BOOK = None
 
 
-def open_book(folder, held):
+def book_of(folder, things=None, held=False):
+    """The pictures of the file of things, or all."""
+    return narrow.Book(folder, narrow.read_things(things), held) if things else compose.Book(folder, held)
+
+
+def open_book(folder, held, things=None):
     global BOOK
     torch.set_num_threads(1)
-    BOOK = compose.Book(folder, held)
+    BOOK = book_of(folder, things, held)
 
 
 def draw_pictures(job):
@@ -33,9 +39,9 @@ def draw_pictures(job):
 class Pictures:
     """Composed pictures, drawn by processes of their own ahead of need. A with-block ends them."""
 
-    def __init__(self, folder, seed, batch, first=0, held=False, ahead=6, processes=1):
+    def __init__(self, folder, seed, batch, first=0, held=False, ahead=6, processes=1, things=None):
         self.seed, self.batch, self.next = seed, batch, first
-        self.pool = multiprocessing.get_context("fork").Pool(processes, open_book, (folder, held))
+        self.pool = multiprocessing.get_context("fork").Pool(processes, open_book, (folder, held, things))
         self.waiting = collections.deque()
         self.ahead = ahead
 
@@ -57,18 +63,28 @@ def normal(pictures):
     return torch.from_numpy(pictures).float().div_(127.5).sub_(1)
 
 
+def folder_of(folder, things):
+    return os.path.join(folder, "narrow" if things else "latents")
+
+
 class Latents:
-    """Shards of latents made by `train.py --stage latents`: shard-NNN.npy float16 [4096, 4, 16, 16] of specs of seed SEED."""
+    """Shards of latents made by `train.py --stage latents`, of all things or of a file's: shard-NNN.npy float16 [4096, 4, 16, 16] of specs of seed SEED."""
 
     SEED, SIZE = 7, 4096
 
-    def __init__(self, folder, batch):
-        self.folder, self.batch = folder, batch
-        self.book = compose.Book(folder)
+    def __init__(self, folder, batch, things=None, drop=0.1, focus=None):
+        self.batch, self.drop = batch, drop
+        self.book = book_of(folder, things)
+        latents = folder_of(folder, things)
         self.coder = tokenizer.load(folder)
-        names = sorted(name for name in os.listdir(os.path.join(folder, "latents")) if name.startswith("shard-"))
-        self.shards = [numpy.load(os.path.join(folder, "latents", name), mmap_mode="r") for name in names]
-        self.total = len(self.shards) * self.SIZE
+        names = sorted(name for name in os.listdir(latents) if name.startswith("shard-"))
+        self.shards = [numpy.load(os.path.join(latents, name), mmap_mode="r") for name in names]
+        self.wanted = numpy.arange(len(self.shards) * self.SIZE)
+        if focus:
+            chosen = narrow.read_things(focus)
+            specs = (self.book.spec(self.SEED, int(n)) for n in self.wanted)
+            self.wanted = self.wanted[[narrow.within(spec, chosen) for spec in specs]]
+        self.total = len(self.wanted)
         self.order = (None, None)
 
     def get(self, step):
@@ -77,11 +93,11 @@ class Latents:
         epoch, place = divmod(step, per_epoch)
         if self.order[0] != epoch:
             self.order = epoch, numpy.random.default_rng(epoch).permutation(self.total)
-        numbers = self.order[1][place * self.batch : (place + 1) * self.batch]
+        numbers = self.wanted[self.order[1][place * self.batch : (place + 1) * self.batch]]
         latents = numpy.stack([self.shards[n // self.SIZE][n % self.SIZE] for n in numbers]).astype(numpy.float32)
         draw = random.Random(f"drop {step}")
         ids = []
         for n in numbers:
-            text = "" if draw.random() < 0.1 else self.book.prompt(self.book.spec(self.SEED, int(n)), f"{epoch} {n}")
+            text = "" if draw.random() < self.drop else self.book.prompt(self.book.spec(self.SEED, int(n)), f"{epoch} {n}")
             ids.append(self.coder.pad(text))
         return torch.from_numpy(latents), torch.tensor(ids)

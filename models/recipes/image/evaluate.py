@@ -15,6 +15,7 @@ import torch
 import compose
 import judge
 import model
+import narrow
 import sheet
 import tokenizer
 import train
@@ -26,7 +27,8 @@ CLEAR = ("white", "black", "grey", "red", "orange", "yellow", "green", "turquois
 
 def spread(entries, count):
     """count of the entries, evenly spaced."""
-    return [entries[int(number * len(entries) / count)] for number in range(min(count, len(entries)))]
+    count = min(count, len(entries))
+    return [entries[int(number * len(entries) / count)] for number in range(count)]
 
 
 def worded(entry):
@@ -79,9 +81,9 @@ def percents(found):
 
 
 @torch.no_grad()
-def ceilings(artist, network, folder):
+def ceilings(artist, network, folder, names):
     """The judge on real held-out pictures, as they are and through the autoencoder."""
-    pictures, labels = judge.held_pictures(folder)
+    pictures, labels = judge.held_pictures(folder, names)
     through = torch.cat([artist.autoencoder.decode(artist.autoencoder.encode(part)).clamp(-1, 1) for part in pictures.split(32)])
     return percents(judge.score(network, pictures, labels)), percents(judge.score(network, through, labels))
 
@@ -89,6 +91,7 @@ def ceilings(artist, network, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="the folder of the training run")
+    parser.add_argument("--things", required=True, help="file of the things to ask for, the one given to judge.py")
     parser.add_argument("--few", action="store_true", help="the student of stage few; give --steps 4 --guidance 1 as well")
     parser.add_argument("--count", type=int, default=256, help="prompts of each kind")
     parser.add_argument("--steps", type=int, default=20)
@@ -96,11 +99,11 @@ def main():
     parser.add_argument("--sheet", help="where to write the contact sheet of the first 64 held-out prompts")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    artist, network = Artist(options), judge.load(options.out)
-    held, seen = compose.Book(options.out, held=True).sticker_entries, compose.Book(options.out).sticker_entries
-    numbers = judge.things(compose.Book(options.out))
-    report = {"steps": options.steps, "guidance": options.guidance, "prompts": options.count}
-    report["judge on real held-out pictures"], report["the same through the autoencoder"] = ceilings(artist, network, options.out)
+    numbers = judge.things(options.things)
+    artist, network = Artist(options), judge.load(options.out, numbers)
+    held, seen = (narrow.entries(compose.Book(options.out, held=part), numbers) for part in (True, False))
+    report = {"steps": options.steps, "guidance": options.guidance, "prompts": {"held-out pairs": min(options.count, len(held)), "seen pairs": options.count}, "things": len(numbers)}
+    report["judge on real held-out pictures"], report["the same through the autoencoder"] = ceilings(artist, network, options.out, numbers)
     report["held-out pairs"], drawn = recognised(artist, network, spread(held, options.count), numbers)
     report["seen pairs"], _ = recognised(artist, network, spread(seen, options.count), numbers)
     chosen = spread(seen, options.count)
@@ -109,8 +112,10 @@ def main():
     right = [named(border(picture)) == colour for picture, colour in zip(artist.draw(prompts, 1001), colours)]
     report["background colours right"] = round(100 * sum(right) / len(right), 1)
     if options.sheet:
-        entries = spread(held, 64)
-        sheet.save(options.sheet, artist.draw([worded(entry) for entry in entries]), [worded(entry) for entry in entries])
+        prompts = [worded(entry) for entry in spread(held, 64)]
+        for number, entry in enumerate(spread(held, 64 - len(prompts))):  # the same on other backgrounds, to make them 64
+            prompts.append(f"{worded(entry)}, {CLEAR[number % len(CLEAR)]} background")
+        sheet.save(options.sheet, artist.draw(prompts), prompts)
     print(json.dumps(report, indent=1))
 
 

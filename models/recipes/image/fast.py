@@ -34,14 +34,14 @@ class Norm(torch.autograd.Function):
     """x bfloat16, its memory [batch, cells, channels]."""
 
     @staticmethod
-    def forward(ctx, x, gamma, beta, shape, groups, eps, silu):
+    def forward(ctx, x, gamma, beta, shape, groups, eps, silu, own):
         batch, cells, channels = shape
         y = torch.empty_like(x)
         stats = torch.empty(batch, groups, 2)
         sizes = (long(batch), long(cells), long(channels), long(groups))
-        LIBRARY.norm_forward(address(x), address(gamma), address(beta), address(y), address(stats), *sizes, ctypes.c_float(eps), int(silu))  # fmt: skip
+        LIBRARY.norm_forward(address(x), address(gamma), address(beta), address(y), address(stats), *sizes, ctypes.c_float(eps), int(silu), int(own))  # fmt: skip
         ctx.save_for_backward(x, gamma, beta, stats)
-        ctx.sizes, ctx.silu = sizes, silu
+        ctx.sizes, ctx.silu, ctx.own = sizes, silu, own
         return y
 
     @staticmethod
@@ -51,8 +51,8 @@ class Norm(torch.autograd.Function):
             grad = torch.empty_like(x).copy_(grad)
         dx, dgamma, dbeta = torch.empty_like(x), torch.zeros_like(gamma), torch.zeros_like(beta)
         LIBRARY.norm_backward(address(grad), address(x), address(gamma), address(beta), address(stats), address(dx),
-                              address(dgamma), address(dbeta), *ctx.sizes, int(ctx.silu))  # fmt: skip
-        return dx, dgamma, dbeta, None, None, None, None
+                              address(dgamma), address(dbeta), *ctx.sizes, int(ctx.silu), int(ctx.own))  # fmt: skip
+        return dx, dgamma, dbeta, None, None, None, None, None
 
 
 class Geglu(torch.autograd.Function):
@@ -82,16 +82,27 @@ def group_norm(x, module, silu):
     if usable(x):
         x = x.contiguous(memory_format=torch.channels_last)
         shape = (x.shape[0], x.shape[2] * x.shape[3], x.shape[1])
-        return Norm.apply(x, module.weight, module.bias, shape, module.num_groups, module.eps, silu)
+        return Norm.apply(x, module.weight, module.bias, shape, module.num_groups, module.eps, silu, False)
     y = F.group_norm(x.float(), module.num_groups, module.weight, module.bias, module.eps)
     return (F.silu(y) if silu else y).to(x.dtype)
+
+
+def film_norm(x, module, scale, shift):
+    """silu(norm(x)·(1+scale) + shift) of x [B, C, H, W]; scale and shift are float32 [B, C]."""
+    gamma, beta = module.weight * (1 + scale), module.bias * (1 + scale) + shift
+    if usable(x):
+        x = x.contiguous(memory_format=torch.channels_last)
+        shape = (x.shape[0], x.shape[2] * x.shape[3], x.shape[1])
+        return Norm.apply(x, gamma.contiguous(), beta.contiguous(), shape, module.num_groups, module.eps, True, True)
+    y = F.group_norm(x.float(), module.num_groups, None, None, module.eps)
+    return F.silu(y * gamma[:, :, None, None] + beta[:, :, None, None]).to(x.dtype)
 
 
 def layer_norm(x, module):
     if usable(x):
         x = x.contiguous()
         channels = x.shape[-1]
-        return Norm.apply(x, module.weight, module.bias, (x.numel() // channels, 1, channels), 1, module.eps, False)
+        return Norm.apply(x, module.weight, module.bias, (x.numel() // channels, 1, channels), 1, module.eps, False, False)
     return F.layer_norm(x.float(), module.normalized_shape, module.weight, module.bias, module.eps).to(x.dtype)
 
 

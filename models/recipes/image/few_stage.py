@@ -62,7 +62,8 @@ def train_few(options):
     autoencoder, student = train.load_vae(options), nn.ModuleDict({"unet": copy.deepcopy(whole.unet).requires_grad_(True)})
     run = train.Run(options, student, lambda name: name.endswith(("conv_in.weight", "conv_out.weight")))
     batch, scale = options.batch or 64, unet_stage.scale_of(options.out)
-    stream = data.Latents(options.out, batch)
+    stream = data.Latents(options.out, batch, options.things, options.drop, options.focus)
+    stream.book.other_words = options.other_words
     blank = torch.tensor([stream.coder.pad("")])
     ends, steps = corners()
 

@@ -16,10 +16,12 @@ import torch.nn.functional as F
 
 import compose
 import data
+import narrow
 from vae import Conv
 
 STYLES = (*compose.STYLE_ORDER, "pixel")
 BATCH = 64
+NAMES = {}  # of this process and those it makes
 
 
 class Block(nn.Module):
@@ -54,9 +56,9 @@ class Judge(nn.Module):
         return self.thing(self.mixed(F.dropout(states, 0.2, self.training)).relu()), self.style(torch.cat((states, fine), 1))
 
 
-def things(book):
-    """The number of each thing."""
-    return {name: number for number, name in enumerate(sorted({entry["thing"] for entry in book.entries if entry["kind"] == "sticker"}))}
+def things(path):
+    """The number of each thing of a file."""
+    return {name: number for number, name in enumerate(sorted(narrow.read_things(path)))}
 
 
 def portrait(entry, style, draw):
@@ -72,9 +74,10 @@ def portrait(entry, style, draw):
 def draw_batch(number):
     """Pictures uint8 [B, 3, 128, 128] with numbers of things and styles."""
     book, draw, pictures, labels = data.BOOK, random.Random(f"judge {number}"), [], []
-    names = things(book)
+    names = NAMES
+    entries = narrow.entries(book, names)
     for _ in range(BATCH):
-        entry = draw.choice(book.sticker_entries)
+        entry = draw.choice(entries)
         style = entry["style"]
         if entry["style"] in ("noto", "twemoji", "fluentflat") and draw.random() < 0.15 and not compose.hash_held(entry["thing"], "pixel"):
             style = "pixel"
@@ -95,14 +98,14 @@ def blurred(pictures, number):
     return F.interpolate(small, size=compose.SIDE, mode="bilinear", align_corners=False)
 
 
-def held_pictures(folder):
-    """Real pictures of all held-out pairs on white, with their labels."""
-    book = compose.Book(folder, held=True)
-    names, draw = things(book), random.Random("held")
-    specs = [portrait(entry, entry["style"], draw) for entry in book.sticker_entries]
+def held_pictures(folder, names):
+    """Real pictures of all held-out pairs of these things on white, with their labels."""
+    book, draw = compose.Book(folder, held=True), random.Random("held")
+    entries = narrow.entries(book, names)
+    specs = [portrait(entry, entry["style"], draw) for entry in entries]
     for spec in specs:
         spec["background"], spec["things"][0]["mirror"], spec["grow"] = {"kind": "white", "said": False}, False, 0.95
-    labels = [(names[entry["thing"]], STYLES.index(entry["style"])) for entry in book.sticker_entries]
+    labels = [(names[entry["thing"]], STYLES.index(entry["style"])) for entry in entries]
     return data.normal(numpy.stack([book.render(spec) for spec in specs]).transpose(0, 3, 1, 2).copy()), torch.tensor(labels)
 
 
@@ -118,8 +121,8 @@ def score(network, pictures, labels):
             "style": (style.argmax(1) == labels[:, 1]).float().mean().item()}  # fmt: skip
 
 
-def load(folder):
-    network = Judge(len(things(compose.Book(folder))))
+def load(folder, names):
+    network = Judge(len(names))
     network.load_state_dict(torch.load(os.path.join(folder, "judge.pt"))["network"])
     return network.eval()
 
@@ -127,12 +130,14 @@ def load(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, help="the folder prepare.py wrote")
+    parser.add_argument("--things", required=True, help="file of the things to tell apart")
     parser.add_argument("--steps", type=int, default=4000, help=f"of {BATCH} pictures")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    real = held_pictures(options.out)
-    network = Judge(len(things(compose.Book(options.out))))
+    NAMES.update(things(options.things))
+    real = held_pictures(options.out, NAMES)
+    network = Judge(len(NAMES))
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3, (0.9, 0.98), weight_decay=0.02)
     plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, options.steps, 0.1)
     began, losses = time.time(), []

@@ -28,7 +28,8 @@ UNET = {
     "block_out_channels": [128, 160], "layers_per_block": 1, "downsample_padding": 1, "mid_block_scale_factor": 1,
     "act_fn": "silu", "norm_num_groups": 32, "norm_eps": 1e-05, "cross_attention_dim": 256,
     "transformer_layers_per_block": 1, "attention_head_dim": [4, 5], "use_linear_projection": True,
-    "resnet_time_scale_shift": "default", "time_embedding_type": "positional", "conv_in_kernel": 3, "conv_out_kernel": 3,
+    "resnet_time_scale_shift": "scale_shift", "time_embedding_type": "positional", "time_embedding_dim": 256, "conv_in_kernel": 3, "conv_out_kernel": 3,
+    "addition_embed_type": "text", "addition_embed_type_num_heads": 8,
 }  # fmt: skip
 
 
@@ -136,7 +137,7 @@ class Resnet(nn.Module):
         groups, eps = config["norm_num_groups"], config["norm_eps"]
         self.norm1 = nn.GroupNorm(groups, inputs, eps)
         self.conv1 = Conv(inputs, outputs, 3, padding=1)
-        self.time_emb_proj = Linear(time, outputs)
+        self.time_emb_proj = Linear(time, 2 * outputs)
         self.norm2 = nn.GroupNorm(groups, outputs, eps)
         self.conv2 = Conv(outputs, outputs, 3, padding=1)
         self.conv_shortcut = Conv(inputs, outputs, 1) if inputs != outputs else None
@@ -144,8 +145,8 @@ class Resnet(nn.Module):
     def forward(self, x, time):
         """time is the activated embedding [B, T]."""
         h = self.conv1(fast.group_norm(x, self.norm1, True))
-        h = h + self.time_emb_proj(time)[:, :, None, None]
-        h = self.conv2(fast.group_norm(h, self.norm2, True))
+        scale, shift = self.time_emb_proj(time).float().chunk(2, 1)
+        h = self.conv2(fast.film_norm(h, self.norm2, scale, shift))
         return h + (self.conv_shortcut(x) if self.conv_shortcut is not None else x)
 
 
@@ -261,12 +262,41 @@ class TimeEmbedding(nn.Module):
         return self.linear_2(F.silu(self.linear_1(x)))
 
 
+class Pooling(nn.Module):
+    """One vector of a text: attention of the tokens' mean over itself and the tokens."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.positional_embedding = nn.Parameter(torch.randn(1, width) / width**0.5)
+        self.k_proj, self.q_proj, self.v_proj = (Linear(width, width) for _ in range(3))
+
+    def forward(self, x):
+        first = x.mean(1, keepdim=True) + self.positional_embedding.to(x.dtype)
+        x = torch.cat((first, x), 1)
+        return attend(self.q_proj(first), self.k_proj(x), self.v_proj(x), self.heads)[:, 0]
+
+
+class TextEmbedding(nn.Module):
+    """What the whole text adds to the embedding of the time (addition_embed_type "text")."""
+
+    def __init__(self, context, time, heads):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(context)
+        self.pool = Pooling(context, heads)
+        self.proj = Linear(context, time)
+        self.norm2 = nn.LayerNorm(time)
+        
+    def forward(self, context):
+        return fast.layer_norm(self.proj(self.pool(fast.layer_norm(context, self.norm1))), self.norm2)
+
+
 class UNet(nn.Module):
     def __init__(self, config=UNET):
         super().__init__()
         self.config = config
         widths, layers = config["block_out_channels"], config["layers_per_block"]
-        time, self.first = 4 * widths[0], widths[0]
+        time, self.first = config["time_embedding_dim"], widths[0]
         self.conv_in = Conv(config["in_channels"], widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], time)
         self.down_blocks, skips, width = nn.ModuleList(), [widths[0]], widths[0]
@@ -291,13 +321,14 @@ class UNet(nn.Module):
             for name, parameter in self.named_parameters():
                 if name.endswith(("conv2.weight", "proj_out.weight", "conv_out.weight")):
                     parameter.mul_(0.1)
+        self.add_embedding = TextEmbedding(config["cross_attention_dim"], time, config["addition_embed_type_num_heads"])
 
     def forward(self, x, steps, context):
         """The prediction for latents x [B, 4, H, W] at steps int64 [B]; context is [B, L, C] in the type to compute in."""
         dtype, half = context.dtype, self.first // 2
         angles = steps[:, None].float() * torch.exp(torch.arange(half, device=x.device) * (-math.log(10000) / half))
         time = torch.cat((angles.cos(), angles.sin()), 1)
-        time = F.silu(self.time_embedding(time)).to(dtype)
+        time = F.silu(self.time_embedding(time) + self.add_embedding(context)).to(dtype)
         x = self.conv_in(x.to(dtype, memory_format=torch.channels_last))
         skips = [x]
         for block in self.down_blocks:

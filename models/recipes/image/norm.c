@@ -20,14 +20,19 @@ static inline bf16 down(float v) {
 
 #define WIDEST 2048
 
-// x, y [batch, cells, channels]; stats [batch, groups, 2] gets mean and 1/deviation.
+// exp(-z), finite: with -Ofast, 1/(1+inf) may be NaN.
+static inline float fall(float z) { return expf(z > -80 ? -z : 80); }
+
+// x, y [batch, cells, channels]; stats [batch, groups, 2] gets mean and 1/deviation. gamma and beta are [channels], or with
+// own [batch, channels].
 void norm_forward(const bf16 *x, const float *gamma, const float *beta, bf16 *y, float *stats,
-                  long batch, long cells, long channels, long groups, float eps, int silu) {
+                  long batch, long cells, long channels, long groups, float eps, int silu, int own) {
     long size = channels / groups;
 #pragma omp parallel for schedule(static)
     for (long b = 0; b < batch; b++) {
         float sum[WIDEST] = {0}, square[WIDEST] = {0}, a[WIDEST], c[WIDEST];
         const bf16 *row = x + b * cells * channels;
+        const float *gain = gamma + (own ? b * channels : 0), *bias = beta + (own ? b * channels : 0);
         for (long i = 0; i < cells; i++)
             for (long j = 0; j < channels; j++) {
                 float v = up(row[i * channels + j]);
@@ -41,14 +46,14 @@ void norm_forward(const bf16 *x, const float *gamma, const float *beta, bf16 *y,
             float inverse = 1 / sqrtf((variance > 0 ? variance : 0) + eps);
             stats[(b * groups + g) * 2] = mean;
             stats[(b * groups + g) * 2 + 1] = inverse;
-            for (long j = g * size; j < (g + 1) * size; j++) a[j] = gamma[j] * inverse, c[j] = beta[j] - mean * a[j];
+            for (long j = g * size; j < (g + 1) * size; j++) a[j] = gain[j] * inverse, c[j] = bias[j] - mean * a[j];
         }
         bf16 *out = y + b * cells * channels;
         for (long i = 0; i < cells; i++) {
             if (silu)
                 for (long j = 0; j < channels; j++) {
                     float z = up(row[i * channels + j]) * a[j] + c[j];
-                    out[i * channels + j] = down(z / (1 + expf(-z)));
+                    out[i * channels + j] = down(z / (1 + fall(z)));
                 }
             else
                 for (long j = 0; j < channels; j++) out[i * channels + j] = down(up(row[i * channels + j]) * a[j] + c[j]);
@@ -56,9 +61,9 @@ void norm_forward(const bf16 *x, const float *gamma, const float *beta, bf16 *y,
     }
 }
 
-// dgamma, dbeta [channels] are added to and must start at 0.
+// dgamma, dbeta, of the shape of gamma and beta, are added to and must start at 0.
 void norm_backward(const bf16 *dy, const bf16 *x, const float *gamma, const float *beta, const float *stats, bf16 *dx,
-                   float *dgamma, float *dbeta, long batch, long cells, long channels, long groups, int silu) {
+                   float *dgamma, float *dbeta, long batch, long cells, long channels, long groups, int silu, int own) {
     long size = channels / groups;
 #pragma omp parallel
     {
@@ -68,9 +73,10 @@ void norm_backward(const bf16 *dy, const bf16 *x, const float *gamma, const floa
         for (long b = 0; b < batch; b++) {
             float sum[WIDEST] = {0}, dot[WIDEST] = {0}, a[WIDEST], c[WIDEST], mean[WIDEST], inverse[WIDEST];
             float p[WIDEST], q[WIDEST], r[WIDEST];
+            const float *gain = gamma + (own ? b * channels : 0), *bias = beta + (own ? b * channels : 0);
             for (long j = 0; j < channels; j++) {
                 const float *s = stats + (b * groups + j / size) * 2;
-                mean[j] = s[0], inverse[j] = s[1], a[j] = gamma[j] * s[1], c[j] = beta[j] - s[0] * a[j];
+                mean[j] = s[0], inverse[j] = s[1], a[j] = gain[j] * s[1], c[j] = bias[j] - s[0] * a[j];
             }
             const bf16 *row = x + b * cells * channels, *up_row = dy + b * cells * channels;
             for (long i = 0; i < cells; i++) {
@@ -78,7 +84,7 @@ void norm_backward(const bf16 *dy, const bf16 *x, const float *gamma, const floa
                 for (long j = 0; j < channels; j++) {
                     float v = up(row[i * channels + j]), g = up(up_row[i * channels + j]);
                     if (silu) {
-                        float z = v * a[j] + c[j], s = 1 / (1 + expf(-z));
+                        float z = v * a[j] + c[j], s = 1 / (1 + fall(z));
                         g *= s * (1 + z * (1 - s));
                     }
                     d[j] = g;
@@ -86,14 +92,17 @@ void norm_backward(const bf16 *dy, const bf16 *x, const float *gamma, const floa
                     dot[j] += g * (v - mean[j]) * inverse[j];
                 }
             }
-            for (long j = 0; j < channels; j++) mine_b[j] += sum[j], mine_g[j] += dot[j];
+            if (own)
+                for (long j = 0; j < channels; j++) dbeta[b * channels + j] += sum[j], dgamma[b * channels + j] += dot[j];
+            else
+                for (long j = 0; j < channels; j++) mine_b[j] += sum[j], mine_g[j] += dot[j];
             for (long g = 0; g < groups; g++) {
                 float s = 0, t = 0, count = (float)(cells * size);
-                for (long j = g * size; j < (g + 1) * size; j++) s += gamma[j] * sum[j], t += gamma[j] * dot[j];
+                for (long j = g * size; j < (g + 1) * size; j++) s += gain[j] * sum[j], t += gain[j] * dot[j];
                 s /= count, t /= count;
                 for (long j = g * size; j < (g + 1) * size; j++) {
                     // dx = inverse·(gamma·dz − s − normed·t)
-                    p[j] = inverse[j] * gamma[j], q[j] = -inverse[j] * inverse[j] * t;
+                    p[j] = inverse[j] * gain[j], q[j] = -inverse[j] * inverse[j] * t;
                     r[j] = -inverse[j] * s + inverse[j] * inverse[j] * t * mean[j];
                 }
             }
@@ -103,7 +112,8 @@ void norm_backward(const bf16 *dy, const bf16 *x, const float *gamma, const floa
                     out[i * channels + j] = down(p[j] * dz[i * channels + j] + q[j] * up(row[i * channels + j]) + r[j]);
         }
 #pragma omp critical
-        for (long j = 0; j < channels; j++) dgamma[j] += mine_g[j], dbeta[j] += mine_b[j];
+        if (!own)
+            for (long j = 0; j < channels; j++) dgamma[j] += mine_g[j], dbeta[j] += mine_b[j];
         free(dz);
     }
 }

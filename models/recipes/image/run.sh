@@ -12,5 +12,7 @@ if [ ! -e "$out/vae.done" ]; then
   stage vae --minutes "${2:-45}" --matrix-rate 3e-3 --judge 400 $(resume vae)
   touch "$out/vae.done"
 fi
-stage latents --shards "${SHARDS:-40}"
-stage unet --minutes "${3:-600}" --matrix-rate 4e-3 --adam-rate 2e-3 ${UNET:-} $(resume unet)
+stage latents --shards "${SHARDS:-10}" --things things.txt
+[ -e "$out/unet.pt" ] || stage words --steps 500 --things things.txt
+stage unet --minutes "${3:-600}" --matrix-rate 4e-3 --adam-rate 2e-3 --batch 64 --average 0.998 --drop 0.07 --noisy 3 \
+  --things things.txt --focus focus.txt ${UNET:-} $(resume unet)

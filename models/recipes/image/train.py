@@ -2,7 +2,9 @@
 
   vae      the autoencoder, on pictures composed on the fly
   latents  not training: encodes composed pictures once, since they cost more than the UNet's step
+  words    the text encoder alone: the pooled text must tell things apart (--steps 500)
   unet     text encoder and UNet together, on the latents
+  aliases  the text encoder alone, afterwards: other words for the same things (--steps 200)
   few      a UNet that draws in four steps what the guided one draws in twenty
   decoder  the autoencoder's decoder alone, for sharper pictures of the same latents
 
@@ -28,6 +30,7 @@ import torch
 import torch.nn.functional as F
 
 import data
+import narrow
 import sheet
 import vae
 import weights
@@ -48,15 +51,16 @@ class Run:
         self.taken, self.seconds = 0, 0.0
         self.path = os.path.join(options.out, options.stage + ".pt")
         if options.init_from:
-            network.load_state_dict(weights.read(options.init_from))
+            network.load_state_dict(weights.bundle(options.init_from))
             self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
         if options.resume:
             saved = torch.load(self.path)
-            network.load_state_dict(saved["network"])
-            self.average = saved["average"]
-            self.optimizer.load(saved["optimizer"])
+            network.load_state_dict(saved["network"], strict=False)
+            self.average.update(saved["average"])
+            if "optimizer" in saved:
+                self.optimizer.load(saved["optimizer"])
             self.taken, self.seconds = saved["steps"], saved["seconds"]
-        self.first_taken, self.first_seconds = self.taken, self.seconds
+        self.first_taken, self.first_seconds, self.began = self.taken, self.seconds, time.time()
 
     def save(self):
         saved = {"network": self.network.state_dict(), "average": self.average, "optimizer": self.optimizer.state(),
@@ -68,6 +72,8 @@ class Run:
     def progress(self):
         """The share of this sitting's budget that is spent."""
         options = self.options
+        if options.until:
+            return (time.time() - self.began) / (options.until - self.began)
         if options.steps:
             return (self.taken - self.first_taken) / options.steps
         return (self.seconds - self.first_seconds) / 60 / options.minutes
@@ -190,20 +196,21 @@ def load_vae(options):
 
 @torch.no_grad()
 def make_latents(options):
-    network, folder = load_vae(options), os.path.join(options.out, "latents")
+    network, folder = load_vae(options), data.folder_of(options.out, options.things)
     os.makedirs(folder, exist_ok=True)
     for number in range(options.shards):
         path = os.path.join(folder, f"shard-{number:03}.npy")
         if os.path.exists(path):
             continue
         start, size = time.time(), data.Latents.SIZE
-        with data.Pictures(options.out, data.Latents.SEED, 64, first=number * size, processes=2) as pictures:
+        with data.Pictures(options.out, data.Latents.SEED, 64, first=number * size, processes=2, things=options.things) as pictures:
             latents = torch.cat([network.encode(pictures.get()) for _ in range(size // 64)])
         with open(path + ".part", "wb") as file:
             numpy.save(file, latents.numpy().astype(numpy.float16))
         os.replace(path + ".part", path)
-        if number == 0:
-            with open(os.path.join(folder, "scale.json"), "w", encoding="utf-8") as file:
+        scale = os.path.join(options.out, "scale.json")
+        if not os.path.exists(scale):
+            with open(scale, "w", encoding="utf-8") as file:
                 json.dump({"scaling_factor": round(1 / latents.std().item(), 4)}, file)
         print(f"shard {number} {size / (time.time() - start):.0f} images/s std {latents.std():.3f}", flush=True)
 
@@ -211,8 +218,9 @@ def make_latents(options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="the folder prepare.py wrote; checkpoints go there as well")
-    parser.add_argument("--stage", choices=("vae", "latents", "unet", "few", "decoder"), required=True)
+    parser.add_argument("--stage", choices=("vae", "latents", "unet", "words", "aliases", "few", "decoder"), required=True)
     parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--until", type=float, default=0, help="end by the clock instead, in seconds since 1970 (date +%%s -d 12:00)")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--batch", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
@@ -223,7 +231,12 @@ def main():
     parser.add_argument("--decay", type=float, default=0.3, help="part of the budget over which the rate falls")
     parser.add_argument("--judge", type=int, default=500, help="steps between figures on held-out pictures")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--init-from", help="safetensors to start from")
+    parser.add_argument("--things", help="file of the things that latents are made of and the UNet learns; all without")
+    parser.add_argument("--focus", help="file of some of these things: the UNet sees only pictures of them, and no blobs")
+    parser.add_argument("--other-words", type=float, default=narrow.OTHER_WORDS, help="share of prompts with words of aliases.txt")
+    parser.add_argument("--drop", type=float, default=0.1, help="share of empty prompts")
+    parser.add_argument("--noisy", type=float, default=1.0, help="places in the schedule are the 1/NOISY-th power of uniform ones")
+    parser.add_argument("--init-from", help="bundle to start from: its text encoder and UNet")
     parser.add_argument("--resume", action="store_true", help="go on from the stage's checkpoint in OUT")
     options = parser.parse_args()
     if options.stage == "vae":
@@ -234,6 +247,14 @@ def main():
         import unet_stage
 
         unet_stage.train_unet(options)
+    elif options.stage == "words":
+        import words_stage
+
+        words_stage.train_words(options)
+    elif options.stage == "aliases":
+        import alias_stage
+
+        alias_stage.train_aliases(options)
     elif options.stage == "few":
         import few_stage
 

@@ -1,6 +1,7 @@
 """Reads and writes safetensors files (https://github.com/huggingface/safetensors) with torch alone."""
 
 import json
+import os
 import struct
 
 import numpy
@@ -24,6 +25,13 @@ def read(path):
         values = torch.from_numpy(numpy.frombuffer(body[start:end], raw).copy()).reshape(entry["shape"])
         tensors[name] = (values.view(kind) if kind == torch.bfloat16 else values).float()
     return tensors
+
+
+def bundle(folder):
+    """Text encoder and UNet of a bundle that export.py wrote, by their names in model.Stickers."""
+    parts = {"text_encoder": "model", "unet": "diffusion_pytorch_model"}
+    read_all = {part: read(os.path.join(folder, part, name + ".safetensors")) for part, name in parts.items()}
+    return {f"{part}.{name}": value for part, tensors in read_all.items() for name, value in tensors.items()}
 
 
 def write(path, tensors):

@@ -28,6 +28,7 @@ export const en = {
   'task.image.edit': 'Change',
   'task.image.inpaint': 'Repaint',
   'task.image.variation': 'Vary',
+  'task.batch.run': 'Batch',
   'task.image.upscale': 'Enlarge',
   'hero.text.complete': 'How does it begin?',
   'hero.text.complete.detail': 'Write a first line, and the model goes on from there.',

@@ -28,6 +28,7 @@ export const zh = {
   'task.image.edit': '修改',
   'task.image.inpaint': '局部重画',
   'task.image.variation': '变换',
+  'task.batch.run': '批次',
   'task.image.upscale': '放大',
   'hero.text.complete': '故事从哪里开始？',
   'hero.text.complete.detail': '写下第一句，模型会接着写下去。',
