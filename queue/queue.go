@@ -193,10 +193,10 @@ func (q *Queue) openBuckets(ctx context.Context) error {
 	for _, b := range buckets {
 		b.config.Storage = jetstream.FileStorage
 		b.config.Replicas = q.opts.Replicas
-		if _, err := q.js.CreateOrUpdateKeyValue(ctx, b.config); err != nil {
-			return fmt.Errorf("bucket %s: %w", b.config.Bucket, err)
-		}
-		stream, err := q.askLeader(ctx, "KV_"+b.config.Bucket)
+		stream, err := q.settled(ctx, "KV_"+b.config.Bucket, b.config.TTL, func() error {
+			_, err := q.js.CreateOrUpdateKeyValue(ctx, b.config)
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("bucket %s: %w", b.config.Bucket, err)
 		}
@@ -206,12 +206,12 @@ func (q *Queue) openBuckets(ctx context.Context) error {
 		}
 		*b.to = bucket{kv, stream}
 	}
-	if _, err := q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
-		Bucket: objectBucket, Storage: jetstream.FileStorage, Replicas: q.opts.Replicas,
-	}); err != nil {
-		return fmt.Errorf("bucket %s: %w", objectBucket, err)
-	}
-	stream, err := q.askLeader(ctx, "OBJ_"+objectBucket)
+	stream, err := q.settled(ctx, "OBJ_"+objectBucket, 0, func() error {
+		_, err := q.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
+			Bucket: objectBucket, Storage: jetstream.FileStorage, Replicas: q.opts.Replicas,
+		})
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("bucket %s: %w", objectBucket, err)
 	}
@@ -225,18 +225,27 @@ func (q *Queue) openBuckets(ctx context.Context) error {
 	return nil
 }
 
-// askLeader has the stream of a bucket answered for by its leader alone. Otherwise any copy
-// answers, even one that does not have yet what another has acknowledged: what one gateway
-// stored, the next would not find.
-func (q *Queue) askLeader(ctx context.Context, name string) (jetstream.Stream, error) {
+// settled returns the stream of a bucket as it should be, made or changed by create if it is
+// not. In a cluster its leader alone answers for it. Otherwise any copy does, even one that
+// does not have yet what another has acknowledged: what one gateway stored, the next would
+// not find. What is as it should be is left alone: a change costs a cluster a vote.
+func (q *Queue) settled(ctx context.Context, name string, ttl time.Duration, create func() error) (jetstream.Stream, error) {
+	alone := q.opts.Replicas > 1
 	stream, err := q.js.Stream(ctx, name)
-	if err != nil {
+	if err == nil {
+		if c := stream.CachedInfo().Config; c.Replicas == q.opts.Replicas && c.MaxAge == ttl && c.AllowDirect != alone {
+			return stream, nil
+		}
+	} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, err
 	}
-	config := stream.CachedInfo().Config
-	if q.opts.Replicas == 1 || !config.AllowDirect {
-		return stream, nil
+	if err := create(); err != nil {
+		return nil, err
 	}
+	if stream, err = q.js.Stream(ctx, name); err != nil || !alone {
+		return stream, err
+	}
+	config := stream.CachedInfo().Config
 	config.AllowDirect = false
 	return q.js.UpdateStream(ctx, config)
 }
